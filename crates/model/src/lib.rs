@@ -1,0 +1,18 @@
+//! The shared nouns of pgweir: positions in the WAL, roles, nodes, reasons. Pure data.
+//!
+//! Every other crate may use this one; it uses none. It does no I/O, reads no clock and draws no randomness.
+#![forbid(unsafe_code)]
+
+pub mod ids;
+pub mod lsn;
+pub mod reason;
+pub mod role;
+pub mod sqlstate;
+pub mod topology;
+
+pub use ids::{NodeId, PoolKey};
+pub use lsn::Lsn;
+pub use reason::{PinReason, Reason};
+pub use role::Role;
+pub use sqlstate::Sqlstate;
+pub use topology::{Health, Node, Topology};
