@@ -1,1 +1,19 @@
-//! placeholder
+//! The control plane: which server is the primary, where everyone stands in the WAL, who answers.
+//!
+//! One thread per cluster asks every server in turn and publishes an immutable [`pgweir_model::Topology`]; worker threads read
+//! it without a lock. [`Monitor::start`] is the entry point. Nothing of a client's query passes through here.
+#![forbid(unsafe_code)]
+
+pub mod error;
+pub mod handle;
+pub mod monitor;
+pub mod settings;
+
+mod connection;
+mod judge;
+mod probe;
+
+pub use error::{ProbeError, StartError};
+pub use handle::{Handle, NoPrimary, TopologyReader};
+pub use monitor::Monitor;
+pub use settings::{NodeSettings, Settings};

@@ -1,1 +1,26 @@
-//! placeholder
+//! Configuration: TOML text, or upstream URLs, to a validated immutable snapshot.
+//!
+//! Every problem of a file is reported at once, each with file, line, key and the nearest known name. The one table of
+//! all settings is [`reference`]: the reader, the documentation and the default file are made from it.
+//! A [`Config`] never changes: a reload makes a new one, and [`diff()`] says what it takes over.
+#![forbid(unsafe_code)]
+
+pub mod diff;
+pub mod error;
+pub mod reference;
+pub mod secret;
+pub mod settings;
+pub mod units;
+
+mod read;
+mod upstream;
+
+pub use diff::{Change, diff, take_over};
+pub use error::{ConfigError, ConfigErrors};
+pub use read::{load, parse};
+pub use secret::Secret;
+pub use settings::{
+    Auth, AuthMethod, Backend, BackendRole, Cluster, Config, Consistency, Database, ListenAddress,
+    MaxLag, PoolMode, Server, Splitting, TransactionReads, User,
+};
+pub use upstream::from_upstreams;

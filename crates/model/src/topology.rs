@@ -31,6 +31,9 @@ pub struct Node {
     pub port: u16,
     /// Share of the reads relative to the other replicas; 0 takes it out of the choice.
     pub weight: u32,
+    /// What the choice uses: `weight` x [`Node::WEIGHT_SCALE`] x lag factor (1 at no lag, 0 at `max_lag`) x slow start
+    /// after recovery. Worked out with the snapshot, so that no choice has to.
+    pub effective_weight: u32,
     /// The role as last seen; `None` until it has been seen.
     pub role: Option<Role>,
     /// Whether it answers.
@@ -51,11 +54,43 @@ pub struct Node {
     pub within_max_lag: bool,
 }
 
+impl Node {
+    /// What one unit of configured weight is in [`Node::effective_weight`].
+    ///
+    /// Chosen: fine enough that a lag factor is exact to a thousandth, and small enough that a weight of a million does
+    /// not overflow.
+    pub const WEIGHT_SCALE: u32 = 1000;
+
+    /// Returns a server of which nothing is known but its configuration.
+    pub fn unseen(id: NodeId, name: Arc<str>, host: Arc<str>, port: u16, weight: u32) -> Self {
+        Node {
+            id,
+            name,
+            host,
+            port,
+            weight,
+            effective_weight: weight.saturating_mul(Node::WEIGHT_SCALE),
+            role: None,
+            health: Health::Unknown,
+            timeline: 0,
+            position: Lsn::default(),
+            lag_bytes: None,
+            lag: None,
+            replayed_through: None,
+            within_max_lag: false,
+        }
+    }
+}
+
 /// The servers of one cluster at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Topology {
     /// Grows by one with each snapshot.
     pub version: u64,
+    /// When it was published; `None` for one that no monitor made.
+    pub published_at: Option<Instant>,
+    /// After this moment nothing here vouches for a replica any more: the monitor has stalled. `None` if it never expires.
+    pub expires_at: Option<Instant>,
     /// The servers, by `NodeId::node`.
     pub nodes: Vec<Node>,
     /// Index into `nodes` of the server that takes writes: seen out of recovery and healthy, on the highest timeline.

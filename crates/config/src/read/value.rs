@@ -1,0 +1,308 @@
+//! One value of the file to one value of the configuration, or what is wrong with it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use crate::reference::{self, Kind, Setting, Zero};
+use crate::settings::{
+    AuthMethod, BackendRole, Consistency, PoolMode, Splitting, TransactionReads,
+};
+use crate::units::{format_size, parse_duration, parse_size};
+use crate::{ListenAddress, MaxLag, Secret};
+
+/// The port that is meant where a listening address names none. Chosen: PgBouncer's, which clients of poolers expect.
+const DEFAULT_LISTEN_PORT: u16 = 6432;
+
+/// What is wrong with a value; the caller knows where it stands.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Wrong {
+    pub(crate) message: String,
+    pub(crate) suggestion: Option<String>,
+}
+
+impl Wrong {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Wrong {
+            message: message.into(),
+            suggestion: None,
+        }
+    }
+
+    pub(super) fn suggest(mut self, name: Option<&str>) -> Self {
+        self.suggestion = name.map(str::to_owned);
+        self
+    }
+}
+
+/// An enum that is written as a word.
+pub(super) trait Word: Copy + 'static {
+    /// Stands in where the word is wrong; the error is reported, so it never gets out.
+    const FIRST: Self;
+    fn from_name(name: &str) -> Option<Self>;
+}
+
+macro_rules! word {
+    ($($name:ident :: $first:ident),*) => {
+        $(impl Word for $name {
+            const FIRST: Self = $name::$first;
+            fn from_name(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|word| word.name() == name)
+            }
+        })*
+    };
+}
+
+word!(
+    AuthMethod::ScramSha256,
+    BackendRole::Auto,
+    Consistency::Session,
+    PoolMode::Session,
+    Splitting::Off,
+    TransactionReads::Primary
+);
+
+/// Returns what kind of value it is, in words.
+pub(super) fn kind_of(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a text",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a number",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date or time",
+        DeValue::Array(entries) if entries.is_empty() => "an empty list",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(entries) if entries.is_empty() => "an empty table",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+fn expected(what: &str, value: &DeValue<'_>) -> Wrong {
+    Wrong::new(format!("expected {what}, found {}", kind_of(value)))
+}
+
+pub(super) fn text<'v>(value: &'v DeValue<'_>) -> Result<&'v str, Wrong> {
+    value.as_str().ok_or_else(|| expected("a text", value))
+}
+
+/// Reads a name: PostgreSQL's protocol ends it with a zero byte, so it holds none.
+pub(super) fn name(value: &DeValue<'_>) -> Result<Arc<str>, Wrong> {
+    match text(value)? {
+        "" => Err(Wrong::new("is empty")),
+        name if name.contains('\0') => Err(Wrong::new("has a zero byte")),
+        name => Ok(name.into()),
+    }
+}
+
+pub(super) fn integer<T: TryFrom<u32>>(setting: &Setting, value: &DeValue<'_>) -> Result<T, Wrong> {
+    let Kind::Integer { min, max } = setting.kind else {
+        return Err(Wrong::new("is not an integer in the table of settings"));
+    };
+    let integer = value
+        .as_integer()
+        .ok_or_else(|| expected("an integer", value))?;
+    let read = u32::from_str_radix(integer.as_str(), integer.radix()).ok();
+    let in_range = read.filter(|number| (min..=max).contains(number));
+    in_range
+        .and_then(|number| T::try_from(number).ok())
+        .ok_or_else(|| Wrong::new(format!("{integer} is not from {min} to {max}")))
+}
+
+pub(super) fn size<T: TryFrom<u64>>(setting: &Setting, value: &DeValue<'_>) -> Result<T, Wrong> {
+    let Kind::Size { min, max } = setting.kind else {
+        return Err(Wrong::new("is not a size in the table of settings"));
+    };
+    let what = "a size with its unit, as in \"16MB\"";
+    let text = value.as_str().ok_or_else(|| expected(what, value))?;
+    let read = parse_size(text).ok_or_else(|| Wrong::new(format!("{text:?} is not {what}")))?;
+    let in_range = Some(read).filter(|bytes| (u64::from(min)..=u64::from(max)).contains(bytes));
+    in_range
+        .and_then(|bytes| T::try_from(bytes).ok())
+        .ok_or_else(|| {
+            Wrong::new(format!(
+                "{text} is not from {} to {}",
+                format_size(min.into()),
+                format_size(max.into())
+            ))
+        })
+}
+
+pub(super) fn duration(setting: &Setting, value: &DeValue<'_>) -> Result<Duration, Wrong> {
+    let Kind::Duration { zero } = setting.kind else {
+        return Err(Wrong::new("is not a duration in the table of settings"));
+    };
+    let what = "a duration with its unit (us, ms, s, min, h, d), as in \"30s\"";
+    let read = match value {
+        DeValue::Integer(integer) if integer.as_str() == "0" => Some(Duration::ZERO),
+        DeValue::Integer(integer) => {
+            return Err(Wrong::new(format!(
+                "{integer} has no unit: expected {what}"
+            )));
+        }
+        value => parse_duration(value.as_str().ok_or_else(|| expected(what, value))?),
+    };
+    match read {
+        None => Err(Wrong::new(format!(
+            "{:?} is not {what}",
+            value.as_str().unwrap_or_default()
+        ))),
+        Some(Duration::ZERO) if zero == Zero::Refused => {
+            Err(Wrong::new("must be above 0: every wait has a limit"))
+        }
+        Some(duration) => Ok(duration),
+    }
+}
+
+pub(super) fn max_lag(value: &DeValue<'_>) -> Result<MaxLag, Wrong> {
+    let what = "a duration or a size, as in \"5s\" or \"16MB\"";
+    let text = value.as_str().ok_or_else(|| expected(what, value))?;
+    // `0` has no unit and would be zero of either: the check below refuses both.
+    let time = parse_duration(text).map(MaxLag::Time);
+    match time.or_else(|| parse_size(text).map(MaxLag::Bytes)) {
+        None => Err(Wrong::new(format!("{text:?} is not {what}"))),
+        Some(MaxLag::Time(Duration::ZERO) | MaxLag::Bytes(0)) => Err(Wrong::new(
+            "must be above 0: no replica is ever level with a busy primary",
+        )),
+        Some(lag) => Ok(lag),
+    }
+}
+
+pub(super) fn word<T: Word>(setting: &Setting, value: &DeValue<'_>) -> Result<T, Wrong> {
+    let Kind::Word { now, later } = setting.kind else {
+        return Err(Wrong::new("is not a word in the table of settings"));
+    };
+    let text = text(value)?;
+    if later.contains(&text) {
+        return Err(Wrong::new(format!(
+            "{text:?} is not built in this version; use {}",
+            now.join(", ")
+        )));
+    }
+    T::from_name(text).ok_or_else(|| {
+        let nearest = reference::nearest(text, now.iter().copied());
+        Wrong::new(format!("{text:?} is none of {}", now.join(", "))).suggest(nearest)
+    })
+}
+
+/// Reads the host of a server.
+pub(super) fn host(value: &DeValue<'_>) -> Result<Arc<str>, Wrong> {
+    checked_host(text(value)?).map(Arc::from)
+}
+
+/// Returns the host itself: the folder of a socket begins with `/`, an IPv6 address has no brackets.
+pub(crate) fn checked_host(text: &str) -> Result<&str, Wrong> {
+    let folder = text
+        .strip_prefix("unix:")
+        .or(Some(text).filter(|text| text.starts_with('/')));
+    if let Some(folder) = folder {
+        let absolute = folder.starts_with('/') && !folder.contains('\0');
+        return if absolute {
+            Ok(folder)
+        } else {
+            Err(Wrong::new(format!("{folder:?} is not an absolute folder")))
+        };
+    }
+    let bracketed = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    let host = bracketed.unwrap_or(text);
+    let colons = host.matches(':').count();
+    let of_a_host = |c: char| {
+        !c.is_control() && !c.is_whitespace() && !matches!(c, '/' | '[' | ']' | '@' | ',')
+    };
+    match () {
+        () if host.is_empty() => Err(Wrong::new("is empty")),
+        () if colons == 1 => Err(Wrong::new(format!(
+            "{text:?} is not a host; the port has its own key"
+        ))),
+        () if !host.chars().all(of_a_host) => Err(Wrong::new(format!("{text:?} is not a host"))),
+        () => Ok(host),
+    }
+}
+
+pub(super) fn listen(value: &DeValue<'_>) -> Result<Vec<ListenAddress>, Wrong> {
+    let entries = match value {
+        DeValue::String(text) => return Ok(vec![listen_address(text)?]),
+        DeValue::Array(entries) if !entries.is_empty() => entries,
+        other => return Err(expected("a list of addresses", other)),
+    };
+    entries
+        .iter()
+        .map(|entry| listen_address(text(entry.get_ref())?))
+        .collect()
+}
+
+/// Reads `host:port`, `[ipv6]:port`, `host`, `unix:/folder` or `/folder`.
+pub(crate) fn listen_address(text: &str) -> Result<ListenAddress, Wrong> {
+    let folder = text
+        .strip_prefix("unix:")
+        .or(Some(text).filter(|text| text.starts_with('/')));
+    if let Some(folder) = folder {
+        return checked_host(folder)
+            .ok()
+            .filter(|folder| folder.starts_with('/'))
+            .map(|folder| ListenAddress::Unix(PathBuf::from(folder)))
+            .ok_or_else(|| Wrong::new(format!("{text:?}: a socket's folder begins with /")));
+    }
+    let (host, port) = split_port(text)?;
+    let host = checked_host(host)
+        .map_err(|_| Wrong::new(format!("{text:?} is not host:port or unix:/folder")))?;
+    Ok(ListenAddress::Tcp(
+        host.to_owned(),
+        port.unwrap_or(DEFAULT_LISTEN_PORT),
+    ))
+}
+
+/// Splits `host:port`, `[ipv6]:port`, or a host alone.
+pub(crate) fn split_port(text: &str) -> Result<(&str, Option<u16>), Wrong> {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port))
+            if !host.contains(':') || (host.starts_with('[') && host.ends_with(']')) =>
+        {
+            (host, Some(port))
+        }
+        Some(_) if !text.starts_with('[') => {
+            return Err(Wrong::new(format!(
+                "{text:?}: an IPv6 address stands in brackets, as in [::1]:5432"
+            )));
+        }
+        _ => (text, None),
+    };
+    let number = |port: &str| {
+        let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+        let number = if digits { port.parse().ok() } else { None };
+        number.ok_or_else(|| Wrong::new(format!("{text:?}: {port:?} is not a port")))
+    };
+    Ok((host, port.map(number).transpose()?))
+}
+
+/// Reads a password, or the name of an environment variable that holds it.
+pub(super) fn password(
+    value: &DeValue<'_>,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<Secret, Wrong> {
+    match value {
+        DeValue::String(password) => checked_password(password),
+        DeValue::Table(entries) if entries.len() == 1 => {
+            let name = entries.get("env").and_then(|name| name.get_ref().as_str());
+            let name = name.ok_or_else(|| Wrong::new("expected a text or { env = \"NAME\" }"))?;
+            let password = environment(name);
+            checked_password(
+                &password
+                    .ok_or_else(|| Wrong::new(format!("environment variable {name} is not set")))?,
+            )
+        }
+        other => Err(expected("a text or { env = \"NAME\" }", other)),
+    }
+}
+
+/// Refuses what PostgreSQL's protocol cannot carry or never accepts.
+pub(crate) fn checked_password(text: &str) -> Result<Secret, Wrong> {
+    match text {
+        "" => Err(Wrong::new("is empty: PostgreSQL accepts no empty password")),
+        text if text.contains('\0') => Err(Wrong::new("has a zero byte")),
+        text => Ok(Secret::new(text)),
+    }
+}

@@ -1,0 +1,503 @@
+//! The one table of every setting: what it is called, what it takes, what it is when not given.
+//!
+//! ## Why
+//! The reader takes ranges, words and defaults from here, so the documentation, the default file and the suggestions for
+//! misspelt keys cannot disagree with what the program does.
+
+use std::fmt::Write;
+
+/// Where a setting stands in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Table {
+    /// `[server]`
+    Server,
+    /// `[clusters.X]`
+    Cluster,
+    /// One entry of `backends` in `[clusters.X]`
+    Backend,
+    /// `[databases.X]`
+    Database,
+    /// `[[users]]`
+    User,
+    /// `[auth]`
+    Auth,
+}
+
+impl Table {
+    /// Every table, in the order of the documentation.
+    pub const ALL: [Table; 6] = [
+        Table::Server,
+        Table::Cluster,
+        Table::Backend,
+        Table::Database,
+        Table::User,
+        Table::Auth,
+    ];
+
+    /// Returns how the table is written.
+    pub fn heading(self) -> &'static str {
+        match self {
+            Table::Server => "[server]",
+            Table::Cluster => "[clusters.X]",
+            Table::Backend => "[clusters.X] backends",
+            Table::Database => "[databases.X]",
+            Table::User => "[[users]]",
+            Table::Auth => "[auth]",
+        }
+    }
+
+    fn about(self) -> &'static str {
+        match self {
+            Table::Server => "The listening side, the limits and the timeouts.",
+            Table::Cluster => "A primary and its replicas. At least one.",
+            Table::Backend => {
+                "One server of a cluster, as in `backends = [{ host = \"pg1\" }, { host = \"pg2\" }]`."
+            }
+            Table::Database => {
+                "A database as clients name it; `[databases.\"*\"]` serves every other name. With one cluster and no database \
+                 at all, `\"*\"` is there by itself."
+            }
+            Table::User => "A login that clients may use.",
+            Table::Auth => "How clients prove who they are.",
+        }
+    }
+}
+
+/// What a setting takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A list of `host:port` and `unix:/folder`.
+    Addresses,
+    /// A whole number.
+    Integer {
+        /// The least.
+        min: u32,
+        /// The most.
+        max: u32,
+    },
+    /// A number with one of `us ms s min h d`.
+    Duration {
+        /// What `"0"` means.
+        zero: Zero,
+    },
+    /// A number with one of `B kB MB GB TB`.
+    Size {
+        /// The least, in bytes.
+        min: u32,
+        /// The most, in bytes.
+        max: u32,
+    },
+    /// A duration or a size.
+    Lag,
+    /// One of a few words.
+    Word {
+        /// Those that work.
+        now: &'static [&'static str],
+        /// Those that are specified and not built in this version.
+        later: &'static [&'static str],
+    },
+    /// A name.
+    Name,
+    /// A host name, an IP address, or the folder of a socket.
+    Host,
+    /// A password or `{ env = "NAME" }`.
+    Password,
+    /// A file name.
+    Path,
+    /// The list of servers.
+    Backends,
+}
+
+/// What a duration of `"0"` means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Zero {
+    /// The limit is off.
+    Off,
+    /// Nothing is waited for.
+    Immediate,
+    /// It is refused: the wait needs a limit.
+    Refused,
+}
+
+/// One setting.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// Where it stands.
+    pub table: Table,
+    /// Its key there.
+    pub key: &'static str,
+    /// What it takes, with the unit or the range.
+    pub kind: Kind,
+    /// The default, as TOML; `None` where it must be given or may be absent, which the description says.
+    pub default: Option<&'static str>,
+    /// Whether SIGHUP takes a new value over; else it needs a restart.
+    pub reloadable: bool,
+    /// One line of description.
+    pub about: &'static str,
+}
+
+/// Whether SIGHUP takes a new value over.
+#[derive(Clone, Copy, PartialEq)]
+enum Reload {
+    Yes,
+    No,
+}
+use Reload::{No, Yes};
+
+const fn duration(zero: Zero) -> Kind {
+    Kind::Duration { zero }
+}
+
+const fn words(now: &'static [&'static str], later: &'static [&'static str]) -> Kind {
+    Kind::Word { now, later }
+}
+
+const fn integer(min: u32, max: u32) -> Kind {
+    Kind::Integer { min, max }
+}
+
+const fn server(
+    key: &'static str,
+    kind: Kind,
+    default: &'static str,
+    reload: Reload,
+    about: &'static str,
+) -> Setting {
+    let reloadable = matches!(reload, Yes);
+    Setting {
+        table: Table::Server,
+        key,
+        kind,
+        default: Some(default),
+        reloadable,
+        about,
+    }
+}
+
+const fn given(
+    table: Table,
+    key: &'static str,
+    kind: Kind,
+    reload: Reload,
+    about: &'static str,
+) -> Setting {
+    Setting {
+        table,
+        key,
+        kind,
+        default: None,
+        reloadable: matches!(reload, Yes),
+        about,
+    }
+}
+
+impl Setting {
+    const fn or(mut self, default: &'static str) -> Setting {
+        self.default = Some(default);
+        self
+    }
+}
+
+/// Every setting, in the order of the documentation.
+///
+/// Defaults are chosen to be safe on a first day: bounded everywhere, and nothing that trades correctness for speed.
+#[rustfmt::skip] // one line each: it is a table
+pub const SETTINGS: &[Setting] = &[
+    server("listen", Kind::Addresses, r#"["127.0.0.1:6432"]"#, No, "Addresses that clients connect to; `unix:/folder` holds `.s.PGSQL.<port>` with the port of the first TCP address, else 6432."),
+    server("workers", integer(0, 1024), "0", No, "Worker threads; 0 is one per core."),
+    server("max_clients", integer(1, 10_000_000), "10000", Yes, "Clients at once; one more is refused with 53300."),
+    server("query_wait_timeout", duration(Zero::Refused), r#""120s""#, Yes, "How long a client waits for a server connection before 57014."),
+    server("connect_timeout", duration(Zero::Refused), r#""5s""#, Yes, "How long opening a server connection may take, login included."),
+    server("auth_timeout", duration(Zero::Refused), r#""30s""#, Yes, "How long a client may take to log in."),
+    server("shutdown_timeout", duration(Zero::Immediate), r#""30s""#, Yes, "How long SIGTERM waits for running transactions."),
+    server("server_idle_timeout", duration(Zero::Off), r#""10min""#, Yes, "How long a server connection stays open unused."),
+    server("server_lifetime", duration(Zero::Off), r#""1h""#, Yes, "How old a server connection grows before it is replaced when next given back."),
+    server("idle_in_transaction_timeout", duration(Zero::Off), r#""0""#, Yes, "How long a client may sit idle in a transaction before it is disconnected."),
+    server("max_message", Kind::Size { min: 65_536, max: 2_147_483_647 }, r#""1GiB""#, Yes, "The largest message that is accepted; a larger one is refused with 54000."),
+    server("route_buffer", Kind::Size { min: 1024, max: 1 << 30 }, r#""1MiB""#, Yes, "How much of a batch is held back to be classified; a larger batch goes to the primary."),
+    server("prepared_statements_per_server", integer(1, 1_000_000), "500", Yes, "Prepared statements kept on each server connection; the least recently used goes first."),
+    server("statement_cache", integer(1, 10_000_000), "4096", No, "Statement shapes whose classification each worker remembers."),
+    server("max_queue", integer(1, 10_000_000), "100000", Yes, "Clients waiting per pool; one more is refused with 53400."),
+    server("tcp_keepalive", duration(Zero::Off), r#""60s""#, Yes, "Idle time before TCP keepalive probes, on both sides."),
+    server("tcp_user_timeout", duration(Zero::Off), r#""0""#, Yes, "How long sent bytes may stay unacknowledged before a connection is given up (Linux); off leaves it to the system."),
+
+    given(Table::Cluster, "backends", Kind::Backends, No, "The servers. Required."),
+    given(Table::Cluster, "user", Kind::Name, No, "The role that the control plane logs in as.").or(r#""pgweir_monitor""#),
+    given(Table::Cluster, "password", Kind::Password, Yes, "Its password. None by default."),
+    given(Table::Cluster, "password_file", Kind::Path, Yes, "A file that holds its password instead, relative to this file."),
+    given(Table::Cluster, "database", Kind::Name, No, "The database that the control plane connects to.").or(r#""postgres""#),
+    given(Table::Cluster, "lag_poll", duration(Zero::Refused), Yes, "Time between two looks at every server.").or(r#""100ms""#),
+    given(Table::Cluster, "max_lag", Kind::Lag, Yes, "The replay lag above which a replica takes no reads, in time or in bytes of WAL.").or(r#""5s""#),
+
+    given(Table::Backend, "name", Kind::Name, No, "Its name in the console and the logs. By default `host:port`."),
+    given(Table::Backend, "host", Kind::Host, No, "Host name, IP address, or `unix:/folder` of a socket. Required."),
+    given(Table::Backend, "port", integer(1, 65_535), No, "Port.").or("5432"),
+    given(Table::Backend, "role", words(&["auto", "primary", "replica"], &[]), No, "The role that it is used in: as it says itself, or only while it is that.").or(r#""auto""#),
+    given(Table::Backend, "weight", integer(0, 1_000_000), Yes, "Share of the reads relative to the other replicas; 0 takes none.").or("100"),
+
+    given(Table::Database, "cluster", Kind::Name, No, "The cluster that has it. Required where there are several."),
+    given(Table::Database, "dbname", Kind::Name, No, "Its real name on the servers. By default the name that the client gave."),
+    given(Table::Database, "pool_mode", words(&["session", "transaction", "statement"], &[]), No, "When a client gives its server connection back.").or(r#""transaction""#),
+    given(Table::Database, "pool_size", integer(1, 100_000), Yes, "Server connections per user and backend, at most.").or("20"),
+    given(Table::Database, "pool_min", integer(0, 100_000), Yes, "Server connections per user and backend that are kept open.").or("0"),
+    given(Table::Database, "max_backend_connections", integer(0, 1_000_000), Yes, "Server connections per backend over all users, at most; 0 is no cap.").or("0"),
+    given(Table::Database, "consistency", words(&["session", "eventual"], &["strong"]), Yes, "What a read may see: this session's writes, or any state within `max_lag`.").or(r#""session""#),
+    given(Table::Database, "transaction_reads", words(&["primary"], &["until_write"]), Yes, "Where the reads of a transaction run that was not opened READ ONLY.").or(r#""primary""#),
+    given(Table::Database, "splitting", words(&["off", "on"], &["observe"]), Yes, "Whether reads leave the primary.").or(r#""on""#),
+
+    given(Table::User, "name", Kind::Name, Yes, "Role name. Required."),
+    given(Table::User, "password", Kind::Password, Yes, "Clear text, a SCRAM-SHA-256 verifier, or `md5` and 32 digits. Required unless the method is trust."),
+    given(Table::User, "password_file", Kind::Path, Yes, "A file that holds the password instead, relative to this file."),
+    given(Table::User, "server_user", Kind::Name, Yes, "The role that pgweir logs in as on the servers. By default the same."),
+    given(Table::User, "server_password", Kind::Password, Yes, "The password for that, where `password` is a verifier or another. By default the same."),
+    given(Table::User, "server_password_file", Kind::Path, Yes, "A file that holds that password instead, relative to this file."),
+
+    given(Table::Auth, "method", words(&["trust", "password", "md5", "scram-sha-256"], &["cert"]), Yes, "What is asked of a client.").or(r#""scram-sha-256""#),
+];
+
+/// Keys that are specified and not built in this version; `None` is the top level.
+const LATER: &[(Option<Table>, &[&str])] = &[
+    (None, &["http", "admin", "cache", "rules"]),
+    (Some(Table::Server), &["tls", "proxy_protocol"]),
+    (
+        Some(Table::Cluster),
+        &[
+            "tls",
+            "dns_ttl",
+            "discovery",
+            "breaker",
+            "balance",
+            "primary_reads",
+            "failover_wait",
+        ],
+    ),
+    (Some(Table::Backend), &["zone"]),
+    (
+        Some(Table::Database),
+        &[
+            "shards",
+            "default_shard",
+            "two_phase",
+            "tables",
+            "pool_reserve",
+            "pool_reserve_after",
+            "pin_reads",
+            "causal_wait",
+            "read_retries",
+        ],
+    ),
+    (Some(Table::Auth), &["query", "hba_file"]),
+];
+
+/// Tables of the top level.
+pub(crate) const TOP: [&str; 5] = ["server", "clusters", "databases", "users", "auth"];
+
+/// Returns a setting by its place.
+pub fn find(table: Table, key: &str) -> Option<&'static Setting> {
+    SETTINGS
+        .iter()
+        .find(|setting| setting.table == table && setting.key == key)
+}
+
+/// Returns the settings of a table.
+pub fn of(table: Table) -> impl Iterator<Item = &'static Setting> {
+    SETTINGS
+        .iter()
+        .filter(move |setting| setting.table == table)
+}
+
+/// Returns whether a key is specified but not built; `None` is the top level.
+pub(crate) fn is_later(table: Option<Table>, key: &str) -> bool {
+    LATER
+        .iter()
+        .any(|(place, keys)| *place == table && keys.contains(&key))
+}
+
+/// Returns the candidate that `name` may be a slip of, if one is near enough: a third of its letters may be wrong.
+pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let letters = |text: &str| text.chars().count();
+    candidates
+        .map(|candidate| {
+            (
+                strsim::osa_distance(&name.to_lowercase(), &candidate.to_lowercase()),
+                candidate,
+            )
+        })
+        .filter(|(distance, candidate)| {
+            *distance * 3 <= letters(candidate).max(letters(name)).max(3)
+        })
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+impl Kind {
+    /// Returns what it takes, in words.
+    pub fn describe(&self) -> String {
+        let size = |bytes: u32| crate::units::format_size(bytes.into());
+        match self {
+            Kind::Addresses => "list of `host:port` or `unix:/folder`".to_owned(),
+            Kind::Integer { min, max } => format!("integer, {min} to {max}"),
+            Kind::Duration { zero: Zero::Off } => "duration; `\"0\"` is off".to_owned(),
+            Kind::Duration {
+                zero: Zero::Immediate,
+            } => "duration; `\"0\"` does not wait".to_owned(),
+            Kind::Duration {
+                zero: Zero::Refused,
+            } => "duration, above 0".to_owned(),
+            Kind::Size { min, max } => format!("size, {} to {}", size(*min), size(*max)),
+            Kind::Lag => "duration or size, above 0".to_owned(),
+            Kind::Word { now, .. } => now
+                .iter()
+                .map(|word| format!("`{word}`"))
+                .collect::<Vec<_>>()
+                .join(", "),
+            Kind::Name | Kind::Host => "text".to_owned(),
+            Kind::Password => "text, or `{ env = \"NAME\" }`".to_owned(),
+            Kind::Path => "file name".to_owned(),
+            Kind::Backends => "list of tables".to_owned(),
+        }
+    }
+}
+
+/// Returns the documentation of every setting, as Markdown.
+pub fn markdown() -> String {
+    let mut page = "# Configuration\n\n\
+        Generated from `crates/config/src/reference.rs`; do not edit by hand.\n\n\
+        The file is TOML.\n\
+        Unknown keys are errors.\n\
+        A duration is a number with one of `us`, `ms`, `s`, `min`, `h`, `d`; a size is a number with one of `B`, `kB`, `MB`, \
+        `GB`, `TB`, each 1024 of the one before, as in PostgreSQL.\n\
+        SIGHUP takes over new values of the settings marked yes under Reload, and added or removed users and databases; the \
+        others need a restart.\n"
+        .to_owned();
+    for table in Table::ALL {
+        let _ = write!(page, "\n## `{}`\n\n{}\n\n", table.heading(), table.about());
+        page.push_str("| Key | Takes | Default | Reload | Meaning |\n|---|---|---|---|---|\n");
+        for setting in of(table) {
+            let default = setting
+                .default
+                .map(|value| format!("`{value}`"))
+                .unwrap_or_default();
+            let reload = if setting.reloadable { "yes" } else { "no" };
+            let kind = setting.kind.describe();
+            let _ = writeln!(
+                page,
+                "| `{}` | {kind} | {default} | {reload} | {} |",
+                setting.key, setting.about
+            );
+        }
+    }
+    page
+}
+
+/// Returns a commented file in which every default stands as it is; it is valid.
+pub fn default_text() -> String {
+    let mut text =
+        "# pgweir: every setting with its default. Those behind # are off or have none.\n"
+            .to_owned();
+    for table in Table::ALL {
+        let heading = match table {
+            Table::Server | Table::Auth | Table::User => table.heading(),
+            Table::Cluster => "[clusters.main]",
+            Table::Backend => "[[clusters.main.backends]]",
+            Table::Database => "[databases.\"*\"]",
+        };
+        let _ = write!(text, "\n# {}\n{heading}\n", table.about());
+        for setting in of(table).filter(|setting| setting.kind != Kind::Backends) {
+            let _ = writeln!(
+                text,
+                "# {} Takes {}.",
+                setting.about,
+                setting.kind.describe().replace('`', "")
+            );
+            let _ = match (setting.default, example(setting)) {
+                (Some(value), _) => writeln!(text, "{} = {value}", setting.key),
+                (None, Some(value)) => writeln!(text, "{} = \"{value}\"", setting.key),
+                (None, None) => writeln!(text, "# {} = \"...\"", setting.key),
+            };
+        }
+    }
+    text
+}
+
+/// Returns a value for a setting that has no default and without which the file would not be valid.
+fn example(setting: &Setting) -> Option<&'static str> {
+    match (setting.table, setting.key) {
+        (Table::Backend, "host") => Some("127.0.0.1"),
+        (Table::User, "name") => Some("app"),
+        (Table::User, "password") => Some("change me"),
+        (Table::Database, "cluster") => Some("main"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{
+        AuthMethod, BackendRole, Consistency, PoolMode, Splitting, TransactionReads,
+    };
+
+    #[test]
+    fn keys_are_unique_and_described() {
+        for (index, setting) in SETTINGS.iter().enumerate() {
+            let again = SETTINGS
+                .iter()
+                .skip(index + 1)
+                .any(|other| other.table == setting.table && other.key == setting.key);
+            assert!(!again, "{setting:?}");
+            assert!(
+                setting.about.ends_with('.') && !setting.about.contains('\n'),
+                "{setting:?}"
+            );
+            assert!(!is_later(Some(setting.table), setting.key), "{setting:?}");
+        }
+    }
+
+    #[test]
+    fn words_are_those_of_the_enums() {
+        fn names<T: Copy>(all: &[T], name: fn(T) -> &'static str) -> Vec<&'static str> {
+            all.iter().map(|word| name(*word)).collect()
+        }
+        let words = |table, key| match find(table, key).unwrap().kind {
+            Kind::Word { now, .. } => now.to_vec(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(
+            words(Table::Backend, "role"),
+            names(BackendRole::ALL, BackendRole::name)
+        );
+        assert_eq!(
+            words(Table::Database, "pool_mode"),
+            names(PoolMode::ALL, PoolMode::name)
+        );
+        assert_eq!(
+            words(Table::Database, "consistency"),
+            names(Consistency::ALL, Consistency::name)
+        );
+        assert_eq!(
+            words(Table::Database, "transaction_reads"),
+            names(TransactionReads::ALL, TransactionReads::name)
+        );
+        assert_eq!(
+            words(Table::Database, "splitting"),
+            names(Splitting::ALL, Splitting::name)
+        );
+        assert_eq!(
+            words(Table::Auth, "method"),
+            names(AuthMethod::ALL, AuthMethod::name)
+        );
+    }
+
+    #[test]
+    fn suggests_slips_and_nothing_far_off() {
+        let keys = || of(Table::Database).map(|setting| setting.key);
+        assert_eq!(nearest("pol_size", keys()), Some("pool_size"));
+        assert_eq!(nearest("POOL_SIZE", keys()), Some("pool_size"));
+        assert_eq!(nearest("poolsize", keys()), Some("pool_size"));
+        assert_eq!(nearest("consitsency", keys()), Some("consistency"));
+        assert_eq!(nearest("xyzzy", keys()), None);
+        assert_eq!(nearest("ap", ["app"].into_iter()), Some("app"));
+        assert_eq!(nearest("", ["app"].into_iter()), None);
+    }
+}

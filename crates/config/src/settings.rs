@@ -1,0 +1,326 @@
+//! The validated configuration: plain data, immutable, shared by all threads.
+//!
+//! Zero never means "off" here: what can be switched off is an `Option`. Names are `Arc<str>` because sessions keep them.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgweir_model::NodeId;
+
+use crate::Secret;
+
+/// A whole configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// `[server]`: the listening side, the limits and the timeouts.
+    pub server: Server,
+    /// `[clusters.X]`, in the order of the file: the index is `NodeId::cluster`. Never empty.
+    pub clusters: Vec<Cluster>,
+    /// `[databases.X]`, in the order of the file. Never empty.
+    pub databases: Vec<Database>,
+    /// `[[users]]`, in the order of the file.
+    pub users: Vec<User>,
+    /// `[auth]`: how clients prove who they are.
+    pub auth: Auth,
+}
+
+/// `[server]`: the listening side, the limits and the timeouts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Addresses to accept clients on. Never empty.
+    pub listen: Vec<ListenAddress>,
+    /// Worker threads; 0 is one per core.
+    pub workers: u16,
+    /// Clients at once, in all; one more is refused with 53300.
+    pub max_clients: u32,
+    /// How long a client waits for a server connection before 57014.
+    pub query_wait_timeout: Duration,
+    /// How long opening a server connection may take, login included.
+    pub connect_timeout: Duration,
+    /// How long a client may take from its first byte to the end of its login.
+    pub auth_timeout: Duration,
+    /// How long SIGTERM waits for running transactions; zero does not wait.
+    pub shutdown_timeout: Duration,
+    /// How long a server connection stays open unused; `None` for ever.
+    pub server_idle_timeout: Option<Duration>,
+    /// How old a server connection grows before it is replaced at its next checkin; `None` is for ever.
+    pub server_lifetime: Option<Duration>,
+    /// How long a client may sit idle in a transaction; `None` for ever.
+    pub idle_in_transaction_timeout: Option<Duration>,
+    /// The largest message that is accepted, in bytes of its length field.
+    pub max_message: u32,
+    /// How much of a batch is held back to be classified before it goes to the primary, in bytes.
+    pub route_buffer: usize,
+    /// Prepared statements kept on each server connection.
+    pub prepared_statements_per_server: usize,
+    /// Statement shapes whose plan each worker remembers.
+    pub statement_cache: usize,
+    /// Waiters per pool; one more is refused with 53400.
+    pub max_queue: usize,
+    /// Idle time before TCP keepalive probes; `None` sends none.
+    pub tcp_keepalive: Option<Duration>,
+    /// How long sent bytes may stay unacknowledged before the socket is given up (Linux); `None` leaves it to the system.
+    pub tcp_user_timeout: Option<Duration>,
+}
+
+/// Where clients are accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListenAddress {
+    /// Host name or IP address (IPv6 without brackets), and port; port 0 takes a free one.
+    Tcp(String, u16),
+    /// The folder of a Unix-domain socket: the socket is `<folder>/.s.PGSQL.<port>`.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ListenAddress::Tcp(host, port) if host.contains(':') => write!(f, "[{host}]:{port}"),
+            ListenAddress::Tcp(host, port) => write!(f, "{host}:{port}"),
+            ListenAddress::Unix(folder) => write!(f, "unix:{}", folder.display()),
+        }
+    }
+}
+
+/// `[clusters.X]`: a primary and its replicas.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cluster {
+    /// The `X`.
+    pub name: Arc<str>,
+    /// The servers, in the order of the file: the index is `NodeId::node`. Never empty.
+    pub backends: Vec<Backend>,
+    /// The role that the control plane logs in as.
+    pub user: Arc<str>,
+    /// Its password.
+    pub password: Option<Secret>,
+    /// The database that the control plane connects to.
+    pub database: Arc<str>,
+    /// Time between two looks at every server.
+    pub lag_poll: Duration,
+    /// The lag above which a replica takes no reads.
+    pub max_lag: MaxLag,
+}
+
+/// The lag above which a replica takes no reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MaxLag {
+    /// Age of what the replica shows.
+    Time(Duration),
+    /// WAL outstanding, in bytes.
+    Bytes(u64),
+}
+
+/// One server of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backend {
+    /// Its name: unique in the cluster, `host:port` unless given.
+    pub name: Arc<str>,
+    /// Host name, IP address (IPv6 without brackets), or the folder of a Unix-domain socket (it begins with `/`).
+    pub host: Arc<str>,
+    /// Port.
+    pub port: u16,
+    /// The role that it is trusted to have.
+    pub role: BackendRole,
+    /// Share of the reads relative to the other replicas; 0 takes it out of the choice.
+    pub weight: u32,
+}
+
+/// `[databases.X]`: a database as clients name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Database {
+    /// The `X`; `*` serves every name that has no table of its own.
+    pub name: Arc<str>,
+    /// The name of the cluster that has it.
+    pub cluster: Arc<str>,
+    /// Index of that cluster in [`Config::clusters`].
+    pub cluster_index: u16,
+    /// Its real name on the servers, if another; see [`Database::server_name`].
+    pub dbname: Option<Arc<str>>,
+    /// When a client gives its server connection back.
+    pub pool_mode: PoolMode,
+    /// Server connections per user and backend, at most.
+    pub pool_size: u32,
+    /// Server connections per user and backend that are kept open.
+    pub pool_min: u32,
+    /// Server connections per backend over all users, at most; `None` is no cap.
+    pub max_backend_connections: Option<u32>,
+    /// What a read may see.
+    pub consistency: Consistency,
+    /// Where reads of an explicit transaction run.
+    pub transaction_reads: TransactionReads,
+    /// Whether reads leave the primary.
+    pub splitting: Splitting,
+}
+
+impl Database {
+    /// Returns the real name of the database that a client asked for as `asked`.
+    pub fn server_name<'a>(&'a self, asked: &'a str) -> &'a str {
+        self.dbname.as_deref().unwrap_or(asked)
+    }
+}
+
+/// A login that clients may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// Role name.
+    pub name: Arc<str>,
+    /// Clear text, a SCRAM-SHA-256 verifier, or `md5` and 32 hexadecimal digits.
+    pub password: Option<Secret>,
+    /// The role that pgweir logs in as on the servers; `None` is `name`.
+    pub server_user: Option<Arc<str>>,
+    /// The password for that, where `password` is a verifier or another; `None` is `password`.
+    pub server_password: Option<Secret>,
+}
+
+impl User {
+    /// Returns the role that pgweir logs in as on the servers.
+    pub fn login(&self) -> &Arc<str> {
+        self.server_user.as_ref().unwrap_or(&self.name)
+    }
+
+    /// Returns what pgweir proves that role with: a clear-text password or, lacking one, a verifier.
+    pub fn login_password(&self) -> Option<&Secret> {
+        self.server_password.as_ref().or(self.password.as_ref())
+    }
+}
+
+/// `[auth]`: how clients prove who they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Auth {
+    /// What is asked of a client.
+    pub method: AuthMethod,
+}
+
+/// Defines an enum of words: the variants with the words that name them in the file.
+macro_rules! words {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal,)* }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$doc])* $variant,)* }
+
+        impl $name {
+            /// Every value, in order of declaration.
+            pub const ALL: &'static [$name] = &[$($name::$variant,)*];
+
+            /// Returns the word that stands for it in the file.
+            pub fn name(self) -> &'static str {
+                match self { $($name::$variant => $text,)* }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.name())
+            }
+        }
+    };
+}
+
+words! {
+    /// When a client gives its server connection back.
+    PoolMode {
+        /// When it disconnects.
+        Session = "session",
+        /// When its transaction ends.
+        Transaction = "transaction",
+        /// When its statement ends; a transaction of several statements is refused.
+        Statement = "statement",
+    }
+}
+
+words! {
+    /// What a read may see.
+    Consistency {
+        /// Every write that this session committed, and never an older state than it has already seen.
+        Session = "session",
+        /// A state at most `max_lag` old.
+        Eventual = "eventual",
+    }
+}
+
+words! {
+    /// Where the reads of an explicit transaction run that was not opened READ ONLY.
+    TransactionReads {
+        /// On the primary.
+        Primary = "primary",
+    }
+}
+
+words! {
+    /// Whether reads leave the primary.
+    Splitting {
+        /// Everything goes to the primary.
+        Off = "off",
+        /// Reads go to replicas.
+        On = "on",
+    }
+}
+
+words! {
+    /// What is asked of a client.
+    AuthMethod {
+        /// Nothing: it is who it says.
+        Trust = "trust",
+        /// The password in clear text.
+        Password = "password",
+        /// An MD5 challenge, or SCRAM-SHA-256 where a SCRAM verifier is stored.
+        Md5 = "md5",
+        /// SCRAM-SHA-256.
+        ScramSha256 = "scram-sha-256",
+    }
+}
+
+words! {
+    /// The role that the configuration gives a server.
+    BackendRole {
+        /// As the server itself says.
+        Auto = "auto",
+        /// Used only while it is the primary.
+        Primary = "primary",
+        /// Used only while it is a replica.
+        Replica = "replica",
+    }
+}
+
+impl Config {
+    /// Returns the database that a client means by `name`: that one, else `*`.
+    pub fn database(&self, name: &str) -> Option<&Database> {
+        let named = |wanted: &str| {
+            self.databases
+                .iter()
+                .find(|database| &*database.name == wanted)
+        };
+        // A client cannot ask for `*` itself: it is no name but a rule.
+        named(name).or_else(|| named("*"))
+    }
+
+    /// Returns the name of a database that `name` may be a slip of, if one is near enough to suggest.
+    pub fn nearest_database(&self, name: &str) -> Option<&str> {
+        let names = self
+            .databases
+            .iter()
+            .map(|database| &*database.name)
+            .filter(|name| *name != "*");
+        crate::reference::nearest(name, names)
+    }
+
+    /// Returns a login by its role name.
+    pub fn user(&self, name: &str) -> Option<&User> {
+        self.users.iter().find(|user| &*user.name == name)
+    }
+
+    /// Returns the cluster of a database.
+    pub fn cluster_of(&self, database: &Database) -> Option<&Cluster> {
+        self.clusters.get(usize::from(database.cluster_index))
+    }
+
+    /// Returns the configuration of a server.
+    pub fn backend(&self, id: NodeId) -> Option<&Backend> {
+        self.clusters
+            .get(usize::from(id.cluster))?
+            .backends
+            .get(usize::from(id.node))
+    }
+}

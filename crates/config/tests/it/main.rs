@@ -1,0 +1,6 @@
+//! Whole files: what they become, and what is said of those that are wrong.
+
+mod defaults;
+mod errors;
+mod reload;
+mod upstream;

@@ -1,0 +1,327 @@
+//! Gathered output: what goes out is named as ranges of what came in, and written with one system call.
+//!
+//! [`Gather`] lists the pieces; [`Outgoing`] writes them and keeps what the socket did not take. In the steady state
+//! neither copies a payload byte nor allocates: a copy is made only of what a slow peer leaves behind.
+
+use std::io::IoSlice;
+use std::ops::Range;
+use std::task::{Context, Poll, ready};
+
+use crate::error::{NetError, Peer};
+use crate::stream::Stream;
+
+/// Pieces per system call. A run of relayed messages coalesces to one to three; the rest of a longer list goes with the
+/// next call. Larger only costs stack (16 bytes each), smaller splits pipelines that mix kept and rewritten messages.
+const SLICES: usize = 16;
+
+/// Capacity that an empty [`Outgoing`] may keep: enough for a few small replies, nothing against 10,000 idle clients.
+const KEPT_BYTES: usize = 256;
+
+/// A list of bytes to write: ranges of an input buffer that somebody else holds, and bytes of its own.
+///
+/// Neighbours are joined. It is meant to be kept and cleared, so that its own storage is allocated once.
+#[derive(Debug, Default)]
+pub struct Gather {
+    pieces: Vec<Piece>,
+    scratch: Vec<u8>,
+    len: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Piece {
+    source: Source,
+    start: usize,
+    end: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Input,
+    Scratch,
+}
+
+impl Gather {
+    /// Returns an empty list; it allocates with the first piece.
+    pub fn new() -> Gather {
+        Gather::default()
+    }
+
+    /// Forgets the pieces and keeps the storage.
+    #[inline]
+    pub fn clear(&mut self) {
+        self.pieces.clear();
+        self.scratch.clear();
+        self.len = 0;
+    }
+
+    /// Adds a range of the input.
+    #[inline]
+    pub fn input(&mut self, range: Range<usize>) {
+        self.add(Source::Input, range);
+    }
+
+    /// Adds bytes, copied.
+    #[inline]
+    pub fn scratch(&mut self, bytes: &[u8]) {
+        let start = self.scratch.len();
+        self.scratch.extend_from_slice(bytes);
+        self.add(Source::Scratch, start..self.scratch.len());
+    }
+
+    /// Adds what `write` appends to the buffer that it is given; it must not shorten it.
+    #[inline]
+    pub fn scratch_mut(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.scratch.len();
+        write(&mut self.scratch);
+        debug_assert!(
+            self.scratch.len() >= start,
+            "earlier pieces live in the same buffer"
+        );
+        self.add(Source::Scratch, start..self.scratch.len());
+    }
+
+    /// Returns the number of bytes.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Returns true where there is nothing to write.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Returns the bytes in order, where the ranges are of `input`. A range that `input` does not have yields nothing.
+    #[inline]
+    pub fn slices<'a>(&'a self, input: &'a [u8]) -> impl Iterator<Item = &'a [u8]> + Clone {
+        self.pieces.iter().map(move |piece| {
+            let source = match piece.source {
+                Source::Input => input,
+                Source::Scratch => self.scratch.as_slice(),
+            };
+            let slice = source.get(piece.start..piece.end);
+            debug_assert!(
+                slice.is_some(),
+                "a piece outside of its buffer: {piece:?} of {}",
+                source.len()
+            );
+            slice.unwrap_or_default()
+        })
+    }
+
+    #[inline]
+    fn add(&mut self, source: Source, range: Range<usize>) {
+        if range.start >= range.end {
+            return;
+        }
+        self.len += range.end - range.start;
+        match self.pieces.last_mut() {
+            Some(last) if last.source == source && last.end == range.start => last.end = range.end,
+            _ => self.pieces.push(Piece {
+                source,
+                start: range.start,
+                end: range.end,
+            }),
+        }
+    }
+}
+
+/// What a connection still owes its peer: bytes that the socket did not take yet.
+///
+/// It has no limit of its own. The caller bounds it by not reading more while it is not empty: then it holds at most
+/// what one read produced.
+#[derive(Debug, Default)]
+pub struct Outgoing {
+    bytes: Vec<u8>,
+    /// The bytes before this are written.
+    written: usize,
+}
+
+impl Outgoing {
+    /// Returns an empty one, which owns no memory.
+    pub const fn new() -> Outgoing {
+        Outgoing {
+            bytes: Vec::new(),
+            written: 0,
+        }
+    }
+
+    /// Returns true where everything is written.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Returns the number of bytes that wait.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.bytes.len() - self.written
+    }
+
+    /// Adds bytes without trying to write them.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Writes until nothing waits any more.
+    ///
+    /// # Errors
+    /// [`NetError`]; the connection is of no more use.
+    #[inline]
+    pub fn poll_flush(
+        &mut self,
+        stream: &mut Stream,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), NetError>> {
+        if self.is_empty() {
+            Poll::Ready(Ok(()))
+        } else {
+            self.poll_drain(stream, cx)
+        }
+    }
+
+    /// Writes `gather` at once as far as the socket takes it, and keeps a copy of the rest. Where something waits
+    /// already, all of it is added behind that.
+    ///
+    /// Afterwards either this is empty, or the task of `cx` is woken when the socket is writable again and must then
+    /// call [`Outgoing::poll_flush`].
+    ///
+    /// # Errors
+    /// [`NetError`]; the connection is of no more use.
+    #[inline]
+    pub fn send(
+        &mut self,
+        stream: &mut Stream,
+        cx: &mut Context<'_>,
+        input: &[u8],
+        gather: &Gather,
+    ) -> Result<(), NetError> {
+        self.send_slices(stream, cx, gather.slices(input), gather.len())
+    }
+
+    /// [`Outgoing::send`] for bytes that lie in one piece.
+    ///
+    /// # Errors
+    /// [`NetError`]; the connection is of no more use.
+    #[inline]
+    pub fn send_slice(
+        &mut self,
+        stream: &mut Stream,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Result<(), NetError> {
+        self.send_slices(stream, cx, std::iter::once(bytes), bytes.len())
+    }
+
+    fn send_slices<'a>(
+        &mut self,
+        stream: &mut Stream,
+        cx: &mut Context<'_>,
+        slices: impl Iterator<Item = &'a [u8]> + Clone,
+        len: usize,
+    ) -> Result<(), NetError> {
+        if len == 0 {
+            return Ok(());
+        }
+        if !self.is_empty() {
+            slices.for_each(|slice| self.push(slice));
+            return Ok(());
+        }
+        let done = write_slices(stream, slices.clone(), len)?;
+        if done == len {
+            return Ok(());
+        }
+        self.keep(slices, done, len);
+        // The poll does not expect to write; it registers the task for the moment when the socket takes more.
+        match self.poll_drain(stream, cx) {
+            Poll::Ready(result) => result,
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    /// Copies what follows the first `done` of `len` bytes.
+    #[cold]
+    fn keep<'a>(&mut self, slices: impl Iterator<Item = &'a [u8]>, done: usize, len: usize) {
+        self.bytes.reserve_exact(len - done);
+        after(slices, done).for_each(|rest| self.bytes.extend_from_slice(rest));
+    }
+
+    #[cold]
+    fn poll_drain(
+        &mut self,
+        stream: &mut Stream,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), NetError>> {
+        while let Some(rest) = self
+            .bytes
+            .get(self.written..)
+            .filter(|rest| !rest.is_empty())
+        {
+            match ready!(stream.poll_write(cx, rest))? {
+                0 => {
+                    return Poll::Ready(Err(NetError::Closed {
+                        op: "write",
+                        peer: Peer::Unknown,
+                    }));
+                }
+                count => self.written += count,
+            }
+        }
+        self.written = 0;
+        if self.bytes.capacity() > KEPT_BYTES {
+            self.bytes = Vec::new();
+        } else {
+            self.bytes.clear();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Writes `slices`, `len` bytes in all, until they are written or the socket is full; returns how many were.
+#[inline]
+fn write_slices<'a>(
+    stream: &mut Stream,
+    slices: impl Iterator<Item = &'a [u8]> + Clone,
+    len: usize,
+) -> Result<usize, NetError> {
+    let mut done = 0;
+    while done < len {
+        let mut batch = [IoSlice::new(&[]); SLICES];
+        let mut count = 0;
+        let mut offered = 0;
+        for (place, slice) in batch.iter_mut().zip(after(slices.clone(), done)) {
+            *place = IoSlice::new(slice);
+            count += 1;
+            offered += slice.len();
+        }
+        let batch = batch.get(..count).unwrap_or_default();
+        match stream.write_now(batch)? {
+            None => break,
+            Some(written) => {
+                done += written;
+                // The socket took less than it was offered: it is full, and another call would only say so.
+                if written < offered {
+                    break;
+                }
+            }
+        }
+    }
+    Ok(done)
+}
+
+/// Returns what follows the first `done` bytes of `slices`.
+#[inline]
+fn after<'a>(
+    slices: impl Iterator<Item = &'a [u8]>,
+    mut done: usize,
+) -> impl Iterator<Item = &'a [u8]> {
+    slices.filter_map(move |slice| {
+        let skipped = done.min(slice.len());
+        done -= skipped;
+        slice.get(skipped..).filter(|rest| !rest.is_empty())
+    })
+}
+
+#[cfg(test)]
+mod tests;

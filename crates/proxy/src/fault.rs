@@ -1,0 +1,259 @@
+//! Any failure that a client is told of, with its SQLSTATE: the one place where the codes of the interface are given.
+//!
+//! Messages begin with `pgweir:`. They never carry addresses, other sessions' statements or file names.
+
+use std::time::Duration;
+
+use pgweir_backend::ConnectError;
+use pgweir_model::Sqlstate;
+use pgweir_route::RouteError;
+use pgweir_session::Violation;
+use pgweir_wire::backend::{ErrorBuilder, Severity};
+
+/// Who caused a failure: the level at which it is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Blame {
+    /// The client: it is told, and nobody else.
+    Client,
+    /// A server, or its absence.
+    Server,
+}
+
+/// A failure as the client sees it.
+#[derive(Debug, Clone)]
+pub(crate) struct Fault {
+    pub(crate) sqlstate: Sqlstate,
+    pub(crate) message: String,
+    pub(crate) detail: Option<String>,
+    pub(crate) hint: Option<String>,
+    /// The connection is closed after it.
+    pub(crate) is_fatal: bool,
+    pub(crate) blame: Blame,
+}
+
+impl Fault {
+    fn new(sqlstate: Sqlstate, message: impl Into<String>) -> Self {
+        Fault {
+            sqlstate,
+            message: message.into(),
+            detail: None,
+            hint: None,
+            is_fatal: false,
+            blame: Blame::Client,
+        }
+    }
+
+    fn by_server(mut self) -> Self {
+        self.blame = Blame::Server;
+        self
+    }
+
+    /// The same, closing the connection.
+    pub(crate) fn fatal(mut self) -> Self {
+        self.is_fatal = true;
+        self
+    }
+
+    fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// The client broke the protocol.
+    pub(crate) fn protocol(violation: &Violation) -> Self {
+        let sqlstate = match violation {
+            Violation::TooLarge { .. } => Sqlstate::PROGRAM_LIMIT_EXCEEDED,
+            Violation::PipelineTooDeep { .. } => Sqlstate::CONFIGURATION_LIMIT_EXCEEDED,
+            Violation::Decode(_) | Violation::UnknownTag { .. } | Violation::UnownedReply { .. } => {
+                Sqlstate::PROTOCOL_VIOLATION
+            }
+        };
+        Fault::new(sqlstate, violation.to_string()).fatal()
+    }
+
+    /// A startup packet or authentication message that is none.
+    pub(crate) fn bad_startup(what: impl Into<String>) -> Self {
+        Fault::new(Sqlstate::PROTOCOL_VIOLATION, what).fatal()
+    }
+
+    /// The server broke the protocol.
+    pub(crate) fn server_violation() -> Self {
+        Fault::new(Sqlstate::PROTOCOL_VIOLATION, "the server sent a message that nobody asked for")
+            .detail("The connection to it was closed, so that no reply can reach the wrong client.")
+            .by_server()
+            .fatal()
+    }
+
+    /// The server went away in mid-statement.
+    pub(crate) fn server_lost(may_have_written: bool) -> Self {
+        let fault = Fault::new(Sqlstate::CONNECTION_FAILURE, "the connection to the server was lost");
+        let fault = if may_have_written {
+            fault
+                .detail("The outcome of the statement is unknown: it may have been committed.")
+                .hint("Check whether the change is there before repeating it.")
+        } else {
+            fault.detail("The statement did not write.").hint("It can be repeated.")
+        };
+        fault.by_server().fatal()
+    }
+
+    /// The startup parameters that the primary took were refused by this server.
+    pub(crate) fn parameters_refused() -> Self {
+        Fault::new(Sqlstate::INVALID_PARAMETER_VALUE, "the server refused the session's parameters")
+            .detail("The server's own message came before this one.")
+            .by_server()
+            .fatal()
+    }
+
+    /// No server in time.
+    pub(crate) fn query_wait_timeout(waited: Duration) -> Self {
+        Fault::new(
+            Sqlstate::QUERY_CANCELED,
+            format!("no server connection became free within query_wait_timeout ({} ms)", waited.as_millis()),
+        )
+        .hint("Raise pool_size, or look for transactions that hold their connection for long.")
+    }
+
+    /// Too many wait already.
+    pub(crate) fn queue_full(limit: usize) -> Self {
+        Fault::new(
+            Sqlstate::CONFIGURATION_LIMIT_EXCEEDED,
+            format!("{limit} clients wait for a server connection already (max_queue)"),
+        )
+    }
+
+    /// The client's own CancelRequest came while it waited.
+    pub(crate) fn canceled_while_waiting() -> Self {
+        Fault::new(Sqlstate::QUERY_CANCELED, "canceling statement due to user request")
+    }
+
+    /// Shutting down.
+    pub(crate) fn shutting_down() -> Self {
+        Fault::new(Sqlstate::CANNOT_CONNECT_NOW, "the proxy is shutting down").fatal()
+    }
+
+    /// Told to a client whose session ends with the proxy.
+    pub(crate) fn terminated() -> Self {
+        Fault::new(Sqlstate::ADMIN_SHUTDOWN, "terminating connection due to administrator command").fatal()
+    }
+
+    /// More clients than `max_clients`.
+    pub(crate) fn too_many_clients(limit: u32) -> Self {
+        Fault::new(Sqlstate::TOO_MANY_CONNECTIONS, format!("sorry, too many clients already (max_clients = {limit})"))
+            .fatal()
+    }
+
+    /// Wrong password, or a user that does not exist: the client cannot tell which.
+    pub(crate) fn password(user: &str) -> Self {
+        Fault::new(Sqlstate::INVALID_PASSWORD, format!("password authentication failed for user \"{user}\"")).fatal()
+    }
+
+    /// A user that is not configured, where nothing is asked of users.
+    pub(crate) fn unknown_user(user: &str) -> Self {
+        Fault::new(Sqlstate::INVALID_AUTHORIZATION, format!("user \"{user}\" is not configured"))
+            .hint("Add it to [[users]].")
+            .fatal()
+    }
+
+    /// A database that is not configured.
+    pub(crate) fn unknown_database(name: &str, nearest: Option<&str>) -> Self {
+        let fault = Fault::new(Sqlstate::INVALID_CATALOG_NAME, format!("database \"{name}\" does not exist"));
+        match nearest {
+            Some(nearest) => fault.hint(format!("Perhaps you meant \"{nearest}\".")).fatal(),
+            None => fault.fatal(),
+        }
+    }
+
+    /// A startup parameter that cannot be passed on.
+    pub(crate) fn bad_parameter(name: &str) -> Self {
+        Fault::new(Sqlstate::UNDEFINED_OBJECT, format!("unrecognized configuration parameter \"{name}\"")).fatal()
+    }
+
+    /// No primary.
+    pub(crate) fn no_primary() -> Self {
+        Fault::from_route(&RouteError::NoPrimary)
+    }
+
+    /// The router refused.
+    pub(crate) fn from_route(error: &RouteError) -> Self {
+        let mut fault = Fault::new(error.sqlstate(), error.to_string());
+        fault.hint = error.hint();
+        fault
+    }
+
+    /// A server connection could not be opened.
+    pub(crate) fn from_connect(error: &ConnectError) -> Self {
+        match error {
+            ConnectError::Refused { sqlstate, message, .. } => {
+                Fault::new(Sqlstate(*sqlstate), format!("the server refused the connection: {message}")).by_server()
+            }
+            ConnectError::Auth(error) => Fault::new(
+                Sqlstate::INVALID_AUTHORIZATION,
+                format!("cannot log in to the server: {error}"),
+            )
+            .hint("The user needs a clear-text password, or server_password, in [[users]].")
+            .by_server(),
+            ConnectError::Net(_)
+            | ConnectError::Decode(_)
+            | ConnectError::Encode(_)
+            | ConnectError::Unexpected { .. }
+            | ConnectError::Timeout => {
+                Fault::new(Sqlstate::CANNOT_CONNECT_NOW, "the server cannot be reached").by_server()
+            }
+        }
+    }
+
+    /// Transactions over several batches under statement pooling.
+    pub(crate) fn no_transactions() -> Self {
+        Fault::new(
+            Sqlstate::FEATURE_NOT_SUPPORTED,
+            "transaction blocks are not allowed in statement pooling mode",
+        )
+        .fatal()
+    }
+
+    /// A batch of statements for the proxy and others.
+    pub(crate) fn mixed_batch() -> Self {
+        Fault::new(
+            Sqlstate::FEATURE_NOT_SUPPORTED,
+            "a batch cannot hold both pgweir's own statements and others",
+        )
+        .hint("Send SET, RESET and SHOW of pgweir.* alone.")
+    }
+
+    /// A setting of ours that does not exist.
+    pub(crate) fn unknown_setting(name: &str, known: &str) -> Self {
+        Fault::new(Sqlstate::UNDEFINED_OBJECT, format!("unrecognized setting \"{name}\""))
+            .hint(format!("Known are {known}."))
+    }
+
+    /// A setting's value that does not fit.
+    pub(crate) fn bad_value(name: &str, value: &str, valid: &str) -> Self {
+        Fault::new(Sqlstate::INVALID_PARAMETER_VALUE, format!("invalid value for \"{name}\": \"{value}\""))
+            .hint(format!("Valid are {valid}."))
+    }
+
+    /// Something that this version does not do.
+    pub(crate) fn not_built(what: &str) -> Self {
+        Fault::new(Sqlstate::FEATURE_NOT_SUPPORTED, format!("{what} is not built in this version"))
+    }
+
+    /// Appends the ErrorResponse.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        let severity = if self.is_fatal { Severity::Fatal } else { Severity::Error };
+        let message = format!("pgweir: {}", self.message);
+        let mut builder = ErrorBuilder::new(severity, self.sqlstate.0, &message);
+        if let Some(detail) = &self.detail {
+            builder = builder.detail(detail);
+        }
+        if let Some(hint) = &self.hint {
+            builder = builder.hint(hint);
+        }
+        builder.encode(out);
+    }
+}

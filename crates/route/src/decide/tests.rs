@@ -1,0 +1,331 @@
+//! The decision order as a table of cases, and what holds of every decision.
+
+use std::time::Duration;
+
+use pgweir_model::PinReason;
+use proptest::prelude::*;
+
+use super::*;
+use crate::session_view::RouteSetting;
+use crate::testing::{cluster, session};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What a case changes of: a plain read, a fresh session, a healthy cluster of a primary and two replicas.
+struct Case<'a> {
+    now: Instant,
+    facts: Facts<'a>,
+    session: SessionView<'a>,
+    topology: Topology,
+}
+
+impl<'a> Case<'a> {
+    fn of(reason: Reason, setting: &'a RouteSetting) -> Self {
+        let now = Instant::now();
+        let topology = cluster(&[1, 1], now);
+        Case { now, facts: Facts::new(reason), session: session(setting), topology }
+    }
+
+    fn route(&self) -> Result<Route, RouteError> {
+        let view = View { topology: &self.topology, loads: &Loads::new(), now: self.now };
+        decide(&self.facts, &self.session, &view, &mut Balancer::new(1))
+    }
+
+    /// Returns `primary`, `replica`, `same` or `local`, and the reason.
+    #[track_caller]
+    fn place(&self) -> (&'static str, Reason) {
+        let route = self.route().unwrap();
+        let place = match route.target {
+            Target::Same => "same",
+            Target::Local => "local",
+            Target::Node(index) if self.topology.primary == Some(index) => "primary",
+            Target::Node(_) => "replica",
+        };
+        (place, route.reason)
+    }
+
+    fn each_replica(&mut self, change: impl FnMut(&mut Node)) {
+        self.topology.nodes.iter_mut().skip(1).for_each(change);
+    }
+}
+
+#[test]
+fn reads_go_to_replicas_and_everything_else_to_the_primary() {
+    for reason in Reason::ALL {
+        let place = Case::of(*reason, &RouteSetting::Auto).place();
+        let expected = match reason {
+            Reason::Read | Reason::ReadByTokens | Reason::ReadOnlyTransaction => "replica",
+            Reason::Local => "local",
+            _ => "primary",
+        };
+        assert_eq!(place, (expected, *reason));
+    }
+}
+
+#[test]
+fn a_session_that_has_a_server_stays_on_it_whatever_it_asks() {
+    let held = [
+        (Held::Pinned(PinReason::TempTable), Reason::Pinned),
+        (Held::Transaction, Reason::InTransaction),
+        (Held::Session, Reason::SessionPooling),
+    ];
+    for (held, expected) in held {
+        for setting in [RouteSetting::Auto, RouteSetting::Primary, RouteSetting::Replica] {
+            for reason in [Reason::Read, Reason::Write, Reason::Unparsed] {
+                let mut case = Case::of(reason, &setting);
+                case.session.held = held;
+                case.facts.route = Some(Instruction::Replica);
+                case.topology.primary = None;
+                assert_eq!(case.place(), ("same", expected));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_hint_stands_above_the_setting_and_auto_undoes_it() {
+    let mut case = Case::of(Reason::Read, &RouteSetting::Primary);
+    assert_eq!(case.place(), ("primary", Reason::SessionSetting));
+    case.facts.route = Some(Instruction::Replica);
+    assert_eq!(case.place(), ("replica", Reason::Hint));
+    case.facts.route = Some(Instruction::Auto);
+    assert_eq!(case.place(), ("replica", Reason::Read));
+}
+
+#[test]
+fn an_instruction_overrules_a_guess_and_never_a_known_write() {
+    for reason in [Reason::VolatileFunction, Reason::Unparsed, Reason::PrimaryOnly, Reason::Transaction] {
+        let case = Case::of(reason, &RouteSetting::Replica);
+        assert_eq!(case.place(), ("replica", Reason::SessionSetting));
+    }
+    for reason in [Reason::Write, Reason::RowLock] {
+        let mut case = Case::of(reason, &RouteSetting::Replica);
+        assert_eq!(case.route(), Err(RouteError::ReplicaWrite { instruction: "pgweir.route" }));
+        case.facts.route = Some(Instruction::Backend("pg2"));
+        assert_eq!(case.route(), Err(RouteError::ReplicaWrite { instruction: "the hint" }));
+        case.facts.route = Some(Instruction::Backend("pg1"));
+        assert_eq!(case.place(), ("primary", Reason::Hint));
+    }
+}
+
+#[test]
+fn an_instruction_for_a_replica_is_followed_without_splitting_and_after_learning() {
+    let mut case = Case::of(Reason::Read, &RouteSetting::Replica);
+    case.session.splitting = false;
+    case.facts.learned = true;
+    assert_eq!(case.place(), ("replica", Reason::SessionSetting));
+}
+
+#[test]
+fn an_instruction_for_a_replica_keeps_to_what_the_session_must_see() {
+    let mut case = Case::of(Reason::Read, &RouteSetting::Replica);
+    case.session.wrote_at = Some(case.now);
+    assert_eq!(case.place(), ("primary", Reason::NotReplayed));
+}
+
+#[test]
+fn a_backend_is_taken_by_name_and_a_slip_gets_the_nearest() {
+    let setting = RouteSetting::parse("pg3");
+    let mut case = Case::of(Reason::Read, &setting);
+    assert_eq!(case.route().unwrap().target, Target::Node(2));
+    case.topology.nodes[2].health = Health::Down;
+    assert_eq!(case.route(), Err(RouteError::BackendDown { name: "pg3".into() }));
+    case.facts.route = Some(Instruction::Backend("pg22"));
+    let nearest = Some(Arc::from("pg2"));
+    assert_eq!(case.route(), Err(RouteError::UnknownBackend { name: "pg22".into(), nearest }));
+    case.facts.route = Some(Instruction::Backend("elsewhere"));
+    assert_eq!(case.route(), Err(RouteError::UnknownBackend { name: "elsewhere".into(), nearest: None }));
+}
+
+#[test]
+fn splitting_off_keeps_reads_on_the_primary_and_their_reason_for_the_rest() {
+    for (reason, expected) in [(Reason::Read, Reason::SplittingOff), (Reason::Write, Reason::Write)] {
+        let mut case = Case::of(reason, &RouteSetting::Auto);
+        case.session.splitting = false;
+        assert_eq!(case.place(), ("primary", expected));
+    }
+}
+
+#[test]
+fn session_pooling_starts_on_the_primary_unless_the_session_asks_for_a_replica() {
+    let mut case = Case::of(Reason::Read, &RouteSetting::Auto);
+    case.session.session_pooling = true;
+    case.facts.route = Some(Instruction::Replica);
+    assert_eq!(case.place(), ("primary", Reason::SessionPooling));
+    case.session.route = &RouteSetting::Replica;
+    assert_eq!(case.place(), ("replica", Reason::SessionSetting));
+}
+
+#[test]
+fn a_shape_that_failed_on_a_replica_goes_to_the_primary() {
+    let mut case = Case::of(Reason::Read, &RouteSetting::Auto);
+    case.facts.learned = true;
+    assert_eq!(case.place(), ("primary", Reason::Learned));
+}
+
+#[test]
+fn a_read_without_a_replica_says_what_the_best_one_lacks() {
+    let mut case = Case::of(Reason::Read, &RouteSetting::Auto);
+    case.session.wrote_at = Some(case.now);
+    assert_eq!(case.place(), ("primary", Reason::NotReplayed));
+    case.each_replica(|node| node.within_max_lag = false);
+    assert_eq!(case.place(), ("primary", Reason::ReplicaLag));
+    case.each_replica(|node| node.health = Health::Down);
+    assert_eq!(case.place(), ("primary", Reason::ReplicaDown));
+    case.each_replica(|node| node.role = None);
+    assert_eq!(case.place(), ("primary", Reason::ReplicaDown));
+    case.each_replica(|node| node.weight = 0);
+    assert_eq!(case.place(), ("primary", Reason::NoReplica));
+    case.topology.nodes.truncate(1);
+    assert_eq!(case.place(), ("primary", Reason::NoReplica));
+}
+
+#[test]
+fn the_one_replica_that_has_replayed_takes_the_read() {
+    let mut case = Case::of(Reason::Read, &RouteSetting::Auto);
+    case.session.wrote_at = Some(case.now);
+    case.topology.nodes[2].replayed_through = Some(case.now + Duration::from_nanos(1));
+    assert_eq!(case.route().unwrap().target, Target::Node(2));
+}
+
+#[test]
+fn eventual_consistency_does_not_wait_for_its_own_writes() {
+    let mut case = Case::of(Reason::Read, &RouteSetting::Auto);
+    case.session.wrote_at = Some(case.now);
+    case.session.consistency = Consistency::Eventual;
+    case.each_replica(|node| node.replayed_through = None);
+    assert_eq!(case.place(), ("replica", Reason::Read));
+}
+
+#[test]
+fn without_a_primary_reads_go_on_and_writes_are_refused() {
+    let mut case = Case::of(Reason::Read, &RouteSetting::Auto);
+    case.topology.primary = None;
+    case.topology.nodes[0].health = Health::Down;
+    assert_eq!(case.place(), ("replica", Reason::Read));
+    case.each_replica(|node| {
+        (node.lag, node.lag_bytes, node.within_max_lag) = (None, None, false);
+    });
+    assert_eq!(case.place(), ("replica", Reason::Read));
+    case.session.wrote_at = Some(case.now);
+    assert_eq!(case.route(), Err(RouteError::NoPrimary));
+    case.session.wrote_at = None;
+    case.each_replica(|node| node.lag = Some(9 * SECOND));
+    assert_eq!(case.route(), Err(RouteError::NoPrimary));
+    case.facts = Facts::new(Reason::Write);
+    assert_eq!(case.route(), Err(RouteError::NoPrimary));
+}
+
+#[test]
+fn a_primary_that_lost_to_another_takes_neither_reads_nor_writes() {
+    let mut case = Case::of(Reason::Read, &RouteSetting::Auto);
+    case.topology.primary = Some(1);
+    case.topology.nodes[1].role = Some(Role::Primary);
+    for _ in 0..10 {
+        assert_eq!(case.route().unwrap().target, Target::Node(2));
+    }
+}
+
+#[test]
+fn a_snapshot_past_its_time_vouches_for_no_replica() {
+    let mut case = Case::of(Reason::Read, &RouteSetting::Auto);
+    case.topology.expires_at = Some(case.now);
+    assert_eq!(case.place(), ("replica", Reason::Read));
+    case.now += Duration::from_nanos(1);
+    assert_eq!(case.place(), ("primary", Reason::ReplicaLag));
+}
+
+#[test]
+fn max_lag_of_a_hint_stands_in_place_of_the_configured_one_and_counts_the_age_of_the_snapshot() {
+    let mut case = Case::of(Reason::Read, &RouteSetting::Auto);
+    case.each_replica(|node| {
+        (node.lag, node.lag_bytes, node.within_max_lag) = (Some(2 * SECOND), Some(4096), false);
+    });
+    assert_eq!(case.place(), ("primary", Reason::ReplicaLag));
+    case.facts.max_lag = Some(MaxLag::Time(3 * SECOND));
+    assert_eq!(case.place(), ("replica", Reason::Read));
+    case.now += SECOND + Duration::from_millis(1);
+    assert_eq!(case.place(), ("primary", Reason::ReplicaLag));
+    case.facts.max_lag = Some(MaxLag::Bytes(4096));
+    assert_eq!(case.place(), ("replica", Reason::Read));
+    case.facts.max_lag = Some(MaxLag::Bytes(4095));
+    assert_eq!(case.place(), ("primary", Reason::ReplicaLag));
+}
+
+#[test]
+fn errors_have_their_codes_and_hints() {
+    assert_eq!(RouteError::NoPrimary.sqlstate().as_str(), "57P03");
+    assert_eq!(RouteError::ReplicaWrite { instruction: "the hint" }.sqlstate().as_str(), "25006");
+    assert!(RouteError::ReplicaWrite { instruction: "the hint" }.hint().is_some());
+    let unknown = RouteError::UnknownBackend { name: "pg9".into(), nearest: Some("pg1".into()) };
+    assert_eq!(unknown.hint().unwrap(), "Perhaps you meant \"pg1\".");
+}
+
+fn any_node() -> impl Strategy<Value = Node> {
+    let role = prop_oneof![Just(None), Just(Some(Role::Primary)), Just(Some(Role::Replica))];
+    let health = prop_oneof![Just(Health::Unknown), Just(Health::Up), Just(Health::Down)];
+    (role, health, 0..3_u32, any::<[bool; 3]>()).prop_map(|(role, health, weight, [within, replayed, lag])| {
+        let mut node = cluster(&[], Instant::now()).nodes.remove(0);
+        (node.role, node.health, node.weight, node.within_max_lag) = (role, health, weight, within);
+        node.replayed_through = node.replayed_through.filter(|_| replayed);
+        node.lag = node.lag.filter(|_| lag);
+        node
+    })
+}
+
+fn any_setting() -> impl Strategy<Value = RouteSetting> {
+    proptest::sample::select(vec![
+        RouteSetting::Auto,
+        RouteSetting::Primary,
+        RouteSetting::Replica,
+        RouteSetting::parse("pg1"),
+        RouteSetting::parse("no such"),
+    ])
+}
+
+fn any_held() -> impl Strategy<Value = Held> {
+    let pinned = Held::Pinned(PinReason::Setting);
+    proptest::sample::select(vec![Held::Nothing, Held::Nothing, pinned, Held::Transaction, Held::Session])
+}
+
+proptest! {
+    #[test]
+    fn a_write_never_gets_a_replica_and_a_held_session_stays(
+        nodes in proptest::collection::vec(any_node(), 0..5),
+        primary in any::<proptest::sample::Index>(),
+        reason in proptest::sample::select(Reason::ALL),
+        setting in any_setting(),
+        hint in proptest::option::of(any_setting()),
+        held in any_held(),
+        flags in any::<[bool; 4]>(),
+    ) {
+        let now = Instant::now();
+        let [learned, splitting, session_pooling, wrote] = flags;
+        // The monitor's promise: the primary is a node that was seen out of recovery.
+        let primaries: Vec<usize> = (0..nodes.len()).filter(|index| nodes[*index].role == Some(Role::Primary)).collect();
+        let primary = (!primaries.is_empty()).then(|| *primary.get(&primaries));
+        let topology = Topology { nodes, primary, ..Topology::default() };
+        let route = hint.as_ref().map(RouteSetting::instruction);
+        let facts = Facts { route, learned, ..Facts::new(reason) };
+        let wrote_at = wrote.then_some(now);
+        let view_of = SessionView { held, wrote_at, splitting, session_pooling, ..session(&setting) };
+        let view = View { topology: &topology, loads: &Loads::new(), now };
+        let decided = decide(&facts, &view_of, &view, &mut Balancer::new(1));
+        if reason == Reason::Local {
+            prop_assert_eq!(decided, Ok(Route { target: Target::Local, reason }));
+        } else if held != Held::Nothing {
+            prop_assert_eq!(decided.unwrap().target, Target::Same);
+        } else if let Ok(route) = decided {
+            let Target::Node(index) = route.target else { panic!("a fresh session gets a node: {route:?}") };
+            prop_assert!(index < topology.nodes.len());
+            if facts.is_known_write() {
+                prop_assert_eq!(Some(index), topology.primary);
+            }
+            let told = instruction(&facts, &view_of).is_some();
+            if Some(index) != topology.primary && !told {
+                prop_assert!(facts.is_read() && splitting && !learned && !session_pooling);
+                prop_assert!(topology.nodes[index].health == Health::Up && topology.nodes[index].weight > 0);
+            }
+        }
+    }
+}

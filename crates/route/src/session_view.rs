@@ -1,0 +1,130 @@
+//! What the decision needs to know of a session.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use pgweir_model::PinReason;
+
+/// What a session is to the router at the moment of a decision.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionView<'a> {
+    /// The server connection that it has, and why it must be used.
+    pub held: Held,
+    /// Its `pgweir.route`.
+    pub route: &'a RouteSetting,
+    /// When its last writing transaction ended (its ReadyForQuery arrived); `None` if it has written nothing.
+    pub wrote_at: Option<Instant>,
+    /// What its reads may see.
+    pub consistency: Consistency,
+    /// Whether reads of this database go to replicas at all: `splitting = "on"`.
+    pub splitting: bool,
+    /// Whether its pool mode gives it one server connection for life.
+    pub session_pooling: bool,
+}
+
+/// The server connection that a session has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Held {
+    /// None that it must use.
+    #[default]
+    Nothing,
+    /// One that it stays on because of state that cannot be moved.
+    Pinned(PinReason),
+    /// One that its open transaction runs on, failed ones included.
+    Transaction,
+    /// One for its life, by session pooling.
+    Session,
+}
+
+/// What a read of a session may see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Consistency {
+    /// Every write that this session committed.
+    #[default]
+    Session,
+    /// A state at most `max_lag` old.
+    Eventual,
+}
+
+/// An explicit instruction where it stands: [`RouteSetting`] borrowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Instruction<'a> {
+    /// As the statement is classified.
+    Auto,
+    /// The primary.
+    Primary,
+    /// A replica, whatever the classification says, short of a known write.
+    Replica,
+    /// The backend of this name.
+    Backend(&'a str),
+}
+
+/// The value of `pgweir.route`, as a session keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub enum RouteSetting {
+    /// As the statement is classified.
+    #[default]
+    Auto,
+    /// The primary.
+    Primary,
+    /// A replica, whatever the classification says, short of a known write.
+    Replica,
+    /// The backend of this name.
+    Backend(Arc<str>),
+}
+
+impl RouteSetting {
+    /// Reads a value as a client writes it; what is none of the three words, whatever its case, names a backend.
+    pub fn parse(text: &str) -> Self {
+        let text = text.trim();
+        if text.is_empty() || text.eq_ignore_ascii_case("auto") {
+            RouteSetting::Auto
+        } else if text.eq_ignore_ascii_case("primary") {
+            RouteSetting::Primary
+        } else if text.eq_ignore_ascii_case("replica") {
+            RouteSetting::Replica
+        } else {
+            RouteSetting::Backend(Arc::from(text))
+        }
+    }
+
+    /// Returns what it asks.
+    pub fn instruction(&self) -> Instruction<'_> {
+        match self {
+            RouteSetting::Auto => Instruction::Auto,
+            RouteSetting::Primary => Instruction::Primary,
+            RouteSetting::Replica => Instruction::Replica,
+            RouteSetting::Backend(name) => Instruction::Backend(name),
+        }
+    }
+}
+
+impl fmt::Display for RouteSetting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            RouteSetting::Auto => "auto",
+            RouteSetting::Primary => "primary",
+            RouteSetting::Replica => "replica",
+            RouteSetting::Backend(name) => name,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_back_what_it_prints() {
+        for text in ["auto", "primary", "replica", "pg2", "PG-2.example:5432"] {
+            assert_eq!(RouteSetting::parse(text).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn words_have_no_case_and_nothing_means_auto() {
+        assert_eq!(RouteSetting::parse(" Replica "), RouteSetting::Replica);
+        assert_eq!(RouteSetting::parse(""), RouteSetting::Auto);
+    }
+}

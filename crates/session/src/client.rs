@@ -1,0 +1,201 @@
+//! What is known of one client between its login and its end: statements it prepared, replies it waits for.
+//!
+//! ```text
+//!                 scan: a batch is whole            forward: translated for a server
+//!   client's bytes ──────────────────────► routed ────────────────────────────────────► outstanding
+//!                                             │                                             │ receive: the server's bytes
+//!                                             └── nothing in it needs a server:             ▼
+//!                                                 answer_locally ─────────────────────► client
+//! ```
+//! A *batch* is one Query, one FunctionCall, or the extended messages up to a Sync: the unit of routing.
+
+mod facts;
+mod forward;
+mod scan;
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use hashbrown::HashMap;
+use pgweir_sql::plan::PlanTable;
+
+pub use facts::Facts;
+pub use scan::{Portion, Scan, ScanMode};
+
+use crate::outstanding::{Outstanding, Pending};
+use crate::parameters::SharedParameters;
+use crate::statement::{Statement, StatementTable};
+
+/// Bounds on what one client may make the proxy hold. All in bytes unless named otherwise.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The longest message that is accepted.
+    pub max_message: usize,
+    /// A batch larger than this is not read as a whole: it goes to the primary and streams.
+    pub route_buffer: usize,
+    /// Requests whose replies may be due at once; the client is not read further until some have come.
+    pub pipeline: usize,
+}
+
+/// The tables of a worker thread that sessions share.
+#[derive(Debug)]
+pub struct Tables {
+    /// Classified shapes.
+    pub plans: PlanTable,
+    /// Prepared statements.
+    pub statements: StatementTable,
+}
+
+/// The session of one client.
+#[derive(Debug)]
+pub struct ClientSession {
+    named: HashMap<Box<[u8]>, Rc<Statement>, foldhash::fast::RandomState>,
+    unnamed: Option<Rc<Statement>>,
+    pub(crate) outstanding: Outstanding,
+    /// The batch was sent to a replica and may still be replayed on the primary.
+    pub(crate) replay_armed: bool,
+    /// Replies are thrown away until all are in.
+    pub(crate) abandoning: bool,
+    pub(crate) switch_failed: bool,
+    /// The run-time parameters of its startup packet.
+    pub parameters: SharedParameters,
+    limits: Limits,
+    batch: BatchInProgress,
+    /// Bytes of the client's present message that are still to come and go to the server unread.
+    remaining: usize,
+    /// Those bytes go nowhere instead: the message's head was replaced by one that fails.
+    remaining_dropped: bool,
+    /// Part of a batch has been forwarded, its end has not.
+    pub(crate) is_open: bool,
+}
+
+/// What [`scan`](ClientSession::scan) has found so far of a batch.
+#[derive(Debug, Default)]
+struct BatchInProgress {
+    /// Bytes from the start of the input that have been looked at.
+    scanned: usize,
+    facts: Facts,
+    /// The statements of its Parse messages, in order; `forward` takes them from here.
+    parsed: VecDeque<Rc<Statement>>,
+    /// The unnamed statement as this batch leaves it; `None` where the batch does not touch it.
+    unnamed: Option<Option<Rc<Statement>>>,
+    /// Named statements that this batch defines.
+    defined: Vec<(Box<[u8]>, Rc<Statement>)>,
+}
+
+impl BatchInProgress {
+    fn reset(&mut self) {
+        self.scanned = 0;
+        self.facts = Facts::default();
+        self.parsed.clear();
+        self.unnamed = None;
+        self.defined.clear();
+    }
+}
+
+impl ClientSession {
+    /// Makes the session of a client that has logged in.
+    pub fn new(limits: Limits, parameters: SharedParameters) -> Self {
+        ClientSession {
+            named: HashMap::default(),
+            unnamed: None,
+            outstanding: Outstanding::default(),
+            replay_armed: false,
+            abandoning: false,
+            switch_failed: false,
+            parameters,
+            limits,
+            batch: BatchInProgress::default(),
+            remaining: 0,
+            remaining_dropped: false,
+            is_open: false,
+        }
+    }
+
+    /// Returns what the batch at hand asks for. Valid between `scan` and `forward`, `answer_locally` or `drop_batch`.
+    pub fn facts(&self) -> &Facts {
+        &self.batch.facts
+    }
+
+    /// Forgets what `scan` found: the batch is scanned again, or not served.
+    pub fn drop_batch(&mut self) {
+        self.batch.reset();
+    }
+
+    /// Returns whether every request that went to the server has been answered.
+    pub fn is_settled(&self) -> bool {
+        self.outstanding.is_settled()
+    }
+
+    /// Returns whether part of a batch or message has gone to the server and its end has not.
+    pub fn is_in_mid_batch(&self) -> bool {
+        self.is_open || self.remaining > 0
+    }
+
+    /// Returns whether as many replies are due as the client may have waiting.
+    pub fn is_pipeline_full(&self) -> bool {
+        self.outstanding.len() >= self.limits.pipeline
+    }
+
+    /// Returns whether the switch of parameters in front of a batch failed: the server connection must be closed.
+    pub fn switch_failed(&self) -> bool {
+        self.switch_failed
+    }
+
+    /// Lets `receive` report [`ReplyEvent::Replay`](crate::ReplyEvent::Replay) for the batch just forwarded.
+    pub fn arm_replay(&mut self) {
+        self.replay_armed = true;
+    }
+
+    /// Throws away all replies that are due: the batch runs anew elsewhere.
+    pub fn abandon_replies(&mut self) {
+        self.replay_armed = false;
+        self.outstanding.skip_all();
+        self.abandoning = !self.outstanding.is_settled();
+    }
+
+    /// Forgets what a server owed: its connection is gone.
+    pub fn server_lost(&mut self) {
+        self.outstanding.clear();
+        self.replay_armed = false;
+        self.abandoning = false;
+        self.is_open = false;
+        self.remaining = 0;
+    }
+
+    /// Returns how many statements the client has prepared by name.
+    pub fn statement_count(&self) -> usize {
+        self.named.len()
+    }
+
+    /// Returns what a statement name means once everything sent so far has been answered.
+    fn resolve(&self, name: &[u8]) -> Option<Rc<Statement>> {
+        match self.outstanding.pending(name) {
+            Pending::Defined(statement) => return Some(statement),
+            Pending::Undefined => return None,
+            Pending::Untouched => {}
+        }
+        if name.is_empty() { self.unnamed.clone() } else { self.named.get(name).cloned() }
+    }
+
+    pub(crate) fn define(&mut self, name: Box<[u8]>, statement: Rc<Statement>) {
+        if name.is_empty() {
+            self.unnamed = Some(statement);
+        } else {
+            self.named.insert(name, statement);
+        }
+    }
+
+    pub(crate) fn undefine(&mut self, name: &[u8]) {
+        if name.is_empty() {
+            self.unnamed = None;
+        } else {
+            self.named.remove(name);
+        }
+    }
+
+    pub(crate) fn forget_statements(&mut self) {
+        self.named.clear();
+        self.unnamed = None;
+    }
+}

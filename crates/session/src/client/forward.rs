@@ -1,0 +1,343 @@
+//! Translates a client's messages for one server connection and notes what it will owe for them.
+//!
+//! Payloads are passed on as ranges of the input. Only the statement name in Parse, Bind and Describe is rewritten, as a
+//! new head in front of the untouched tail.
+
+use std::rc::Rc;
+
+use pgweir_model::Sqlstate;
+use pgweir_wire::backend::{ErrorBuilder, ReadyForQuery, Severity, tag as backend_tag};
+use pgweir_wire::frontend::{BindHead, Close, Describe, Query, Target, bind_head, parse_head, tag, target_head};
+use pgweir_wire::{Gather, HEADER_LEN, Header, TransactionStatus};
+
+use super::ClientSession;
+use crate::error::{Side, Violation};
+use crate::outstanding::{Action, Change, Entry, Owed};
+use crate::parameters::SharedParameters;
+use crate::server::ServerSession;
+use crate::statement::{MISSING_NAME, Statement};
+
+/// One message of the input: where it stands and how much of it is there.
+#[derive(Debug, Clone, Copy)]
+struct Message<'a> {
+    header: Header,
+    /// Offset of the header in the input.
+    start: usize,
+    /// Offset behind what is there of it.
+    end: usize,
+    /// What is there of the body.
+    body: &'a [u8],
+}
+
+/// Under which name a statement is on the server.
+enum Placed {
+    Unnamed,
+    Named,
+    /// It cannot be brought there: its text was too large to be kept.
+    Nowhere,
+}
+
+impl ClientSession {
+    /// Prepares a server connection for this session: its parameters, and a fresh start for statements whose result types
+    /// may have changed since they were prepared there (`epoch`).
+    ///
+    /// What is needed goes in front of the first batch, in the same write.
+    pub fn begin_lease(&mut self, server: &mut ServerSession, epoch: u64, out: &mut Gather) {
+        server.statements.lease();
+        let mut sql = String::new();
+        if server.epoch != epoch {
+            if !server.statements.is_empty() || server.unnamed.is_some() {
+                sql.push_str("DEALLOCATE ALL;");
+                server.statements.clear();
+            }
+            server.epoch = epoch;
+        }
+        if server.parameters.id != self.parameters.id {
+            sql.push_str(&self.parameters.switch_sql(&server.parameters));
+            server.parameters = SharedParameters::clone(&self.parameters);
+        }
+        if sql.is_empty() {
+            return;
+        }
+        server.unnamed = None;
+        out.scratch_mut(|bytes| Query { sql: sql.as_bytes() }.encode(bytes));
+        self.outstanding.push(Entry::skip(Owed::Query));
+    }
+
+    /// Translates the first `len` bytes of `input`, which `scan` has found, and forgets what `scan` found.
+    ///
+    /// # Errors
+    /// A [`Violation`] when a message cannot be read after all.
+    pub fn forward(
+        &mut self,
+        input: &[u8],
+        len: usize,
+        server: &mut ServerSession,
+        out: &mut Gather,
+    ) -> Result<(), Violation> {
+        let input = input.get(..len).unwrap_or(input);
+        let mut at = self.remaining.min(input.len());
+        if at > 0 {
+            self.remaining -= at;
+            if !self.remaining_dropped {
+                out.input(0..at);
+            }
+        }
+        while let Some(header) = Header::peek(input.get(at..).unwrap_or_default())? {
+            let end = input.len().min(at + header.frame_len());
+            let body = input.get(at + HEADER_LEN..end).unwrap_or_default();
+            let message = Message { header, start: at, end, body };
+            self.remaining_dropped = false;
+            self.forward_message(message, server, out)?;
+            self.remaining = header.frame_len() - (end - at);
+            at = end;
+        }
+        self.batch.reset();
+        Ok(())
+    }
+
+    fn forward_message(
+        &mut self,
+        message: Message<'_>,
+        server: &mut ServerSession,
+        out: &mut Gather,
+    ) -> Result<(), Violation> {
+        let as_it_is = message.start..message.end;
+        // COPY data belongs to the Query or Execute before it and neither opens nor ends a batch.
+        self.is_open |= !matches!(message.header.tag, tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL);
+        match message.header.tag {
+            tag::QUERY => {
+                out.input(as_it_is);
+                server.unnamed = None;
+                let change = match self.unnamed.is_some() {
+                    true => Change::Undefine { name: Box::default() },
+                    false => Change::None,
+                };
+                self.outstanding.push(Entry { change, ..Entry::forward(Owed::Query) });
+                self.is_open = false;
+            }
+            tag::PARSE => self.forward_parse(message, server, out),
+            tag::BIND => self.forward_bind(message, server, out)?,
+            tag::DESCRIBE => self.forward_describe(message, server, out)?,
+            tag::CLOSE => {
+                let close = Close::decode(message.body)?;
+                match close.kind {
+                    Target::Portal => {
+                        out.input(as_it_is);
+                        self.outstanding.push(Entry::forward(Owed::Close));
+                    }
+                    Target::Statement => self.outstanding.push(close_statement(close.name)),
+                }
+            }
+            tag::EXECUTE => {
+                out.input(as_it_is);
+                self.outstanding.push(Entry::forward(Owed::Execute));
+            }
+            tag::SYNC => {
+                out.input(as_it_is);
+                if !server.is_copy_in() {
+                    self.outstanding.push(Entry::forward(Owed::Sync));
+                    self.is_open = false;
+                }
+            }
+            tag::FLUSH => out.input(as_it_is),
+            tag::FUNCTION_CALL => {
+                out.input(as_it_is);
+                self.outstanding.push(Entry::forward(Owed::FunctionCall));
+                self.is_open = false;
+            }
+            tag::COPY_DATA => out.input(as_it_is),
+            tag::COPY_DONE | tag::COPY_FAIL => {
+                out.input(as_it_is);
+                server.copy_in = false;
+            }
+            tag => return Err(Violation::UnknownTag { side: Side::Client, tag }),
+        }
+        Ok(())
+    }
+
+    fn forward_parse(&mut self, message: Message<'_>, server: &mut ServerSession, out: &mut Gather) {
+        let name_len = message.body.iter().position(|b| *b == 0).unwrap_or(message.body.len());
+        let name = message.body.get(..name_len).unwrap_or_default();
+        let Some(statement) = self.batch.parsed.pop_front() else { return };
+        if !name.is_empty() && self.resolve(name).is_some() {
+            let text = format!("prepared statement \"{}\" already exists", String::from_utf8_lossy(name));
+            self.fail(Sqlstate::DUPLICATE_PREPARED_STATEMENT, &text, out);
+            return;
+        }
+        let id = statement.id;
+        let mut entry = Entry {
+            owed: Owed::Parse,
+            action: Action::Forward,
+            change: Change::Define { name: name.into(), statement: Rc::clone(&statement) },
+            places: None,
+        };
+        if server.statements.touch(id) || (name.is_empty() && server.unnamed == Some(id)) {
+            entry.action = Action::Fake;
+        } else if name.is_empty() && !statement.is_repeated() {
+            out.input(message.start..message.end);
+            server.unnamed = Some(id);
+            entry.places = Some(id);
+        } else {
+            self.make_room(server, out);
+            let tail_start = message.start + HEADER_LEN + name_len + 1;
+            let tail_len = message.header.frame_len() - HEADER_LEN - name_len - 1;
+            out.scratch_mut(|bytes| parse_head(bytes, &statement.server_name, tail_len));
+            out.input(tail_start..message.end);
+            server.statements.place(id);
+            entry.places = Some(id);
+        }
+        self.outstanding.push(entry);
+    }
+
+    fn forward_bind(
+        &mut self,
+        message: Message<'_>,
+        server: &mut ServerSession,
+        out: &mut Gather,
+    ) -> Result<(), Violation> {
+        // `scan` lets a Bind through only when its head is there.
+        let Some(head) = BindHead::decode(message.body)? else { return Ok(()) };
+        let Some(statement) = self.resolve(head.statement) else {
+            self.fail_missing(head.statement, out);
+            self.remaining_dropped = true;
+            return Ok(());
+        };
+        let name: &[u8] = match self.place(&statement, server, out) {
+            Placed::Unnamed => b"",
+            Placed::Named => &statement.server_name,
+            Placed::Nowhere => {
+                self.fail_missing(head.statement, out);
+                self.remaining_dropped = true;
+                return Ok(());
+            }
+        };
+        if *name == *head.statement {
+            out.input(message.start..message.end);
+        } else {
+            let rest_len = message.header.body_len() - head.rest_offset;
+            out.scratch_mut(|bytes| bind_head(bytes, head.portal, name, rest_len));
+            out.input(message.start + HEADER_LEN + head.rest_offset..message.end);
+        }
+        self.outstanding.push(Entry::forward(Owed::Bind));
+        Ok(())
+    }
+
+    fn forward_describe(
+        &mut self,
+        message: Message<'_>,
+        server: &mut ServerSession,
+        out: &mut Gather,
+    ) -> Result<(), Violation> {
+        let describe = Describe::decode(message.body)?;
+        if describe.kind == Target::Portal {
+            out.input(message.start..message.end);
+            self.outstanding.push(Entry::forward(Owed::DescribePortal));
+            return Ok(());
+        }
+        let Some(statement) = self.resolve(describe.name) else {
+            self.fail_missing(describe.name, out);
+            return Ok(());
+        };
+        let name: &[u8] = match self.place(&statement, server, out) {
+            Placed::Unnamed => b"",
+            Placed::Named => &statement.server_name,
+            Placed::Nowhere => {
+                self.fail_missing(describe.name, out);
+                return Ok(());
+            }
+        };
+        if *name == *describe.name {
+            out.input(message.start..message.end);
+        } else {
+            out.scratch_mut(|bytes| target_head(bytes, tag::DESCRIBE, Target::Statement, name));
+        }
+        self.outstanding.push(Entry::forward(Owed::DescribeStatement));
+        Ok(())
+    }
+
+    /// Makes sure that the server has the statement, preparing it there if it must.
+    fn place(&mut self, statement: &Rc<Statement>, server: &mut ServerSession, out: &mut Gather) -> Placed {
+        if server.statements.touch(statement.id) {
+            return Placed::Named;
+        }
+        if server.unnamed == Some(statement.id) {
+            return Placed::Unnamed;
+        }
+        let Some(tail) = &statement.tail else { return Placed::Nowhere };
+        self.make_room(server, out);
+        out.scratch_mut(|bytes| {
+            parse_head(bytes, &statement.server_name, tail.len());
+            bytes.extend_from_slice(tail);
+        });
+        server.statements.place(statement.id);
+        self.outstanding.push(Entry { places: Some(statement.id), ..Entry::skip(Owed::Parse) });
+        Placed::Named
+    }
+
+    /// Closes statements on the server until one more fits.
+    fn make_room(&mut self, server: &mut ServerSession, out: &mut Gather) {
+        while let Some(evicted) = server.statements.evict() {
+            let name = evicted.server_name();
+            out.scratch_mut(|bytes| target_head(bytes, tag::CLOSE, Target::Statement, name.as_bytes()));
+            self.outstanding.push(Entry::skip(Owed::Close));
+        }
+    }
+
+    fn fail_missing(&mut self, name: &[u8], out: &mut Gather) {
+        let text = match name {
+            b"" => "unnamed prepared statement does not exist".to_owned(),
+            name => format!("prepared statement \"{}\" does not exist", String::from_utf8_lossy(name)),
+        };
+        self.fail(Sqlstate::INVALID_SQL_STATEMENT_NAME, &text, out);
+    }
+
+    /// Lets the server fail here, so that it skips the rest of the batch and rolls back what the batch did, and gives the
+    /// client an error of ours instead of the server's.
+    fn fail(&mut self, sqlstate: Sqlstate, message: &str, out: &mut Gather) {
+        let error = ErrorBuilder::new(Severity::Error, sqlstate.0, message).build();
+        out.scratch_mut(|bytes| target_head(bytes, tag::DESCRIBE, Target::Statement, MISSING_NAME));
+        self.outstanding.push(Entry {
+            action: Action::Substitute(error.into()),
+            ..Entry::forward(Owed::DescribeStatement)
+        });
+    }
+
+    /// Answers a batch that needs no server: Close, Sync, Flush.
+    ///
+    /// # Errors
+    /// A [`Violation`] when a message cannot be read after all.
+    pub fn answer_locally(&mut self, input: &[u8], len: usize, out: &mut Gather) -> Result<(), Violation> {
+        let input = input.get(..len).unwrap_or(input);
+        let mut at = 0;
+        while let Some(header) = Header::peek(input.get(at..).unwrap_or_default())? {
+            let body = input.get(at + HEADER_LEN..at + header.frame_len()).unwrap_or_default();
+            match header.tag {
+                tag::CLOSE => {
+                    let close = Close::decode(body)?;
+                    if close.kind == Target::Statement {
+                        self.undefine(close.name);
+                    }
+                    out.scratch(&[backend_tag::CLOSE_COMPLETE, 0, 0, 0, 4]);
+                }
+                tag::SYNC => {
+                    out.scratch_mut(|bytes| ReadyForQuery { status: TransactionStatus::Idle }.encode(bytes));
+                }
+                _ => {}
+            }
+            at += header.frame_len();
+        }
+        self.batch.reset();
+        Ok(())
+    }
+}
+
+/// Close of a statement never reaches a server: others may use the same one.
+fn close_statement(name: &[u8]) -> Entry {
+    Entry {
+        owed: Owed::Close,
+        action: Action::Fake,
+        change: Change::Undefine { name: name.into() },
+        places: None,
+    }
+}

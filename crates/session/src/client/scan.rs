@@ -1,0 +1,255 @@
+//! Cuts a client's bytes into batches and finds out what each asks for, without changing anything.
+
+use std::rc::Rc;
+
+use pgweir_wire::frontend::{Bind, BindHead, Close, Describe, Parse, Query, Target, tag};
+use pgweir_wire::{Frame, Header};
+
+use super::facts::Marks;
+use super::{ClientSession, Tables};
+use crate::error::{Side, Violation};
+use crate::statement::Statement;
+
+/// A message above this size that needs only its head read may go on before it is whole. Not smaller than what a read
+/// usually brings, so that small messages are never cut.
+const STREAM_ABOVE: usize = 32 * 1024;
+
+/// How much must be at hand before a portion is given out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScanMode {
+    /// A whole batch: it is still to be decided where it goes.
+    Whole,
+    /// Whatever is there: the server is settled.
+    Stream,
+}
+
+/// A stretch of input that can be acted on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Portion {
+    /// A whole batch.
+    Batch,
+    /// The messages up to a Flush: the rest of the batch follows on the same server.
+    Flushed,
+    /// Messages, or a part of one, for the server that the session has.
+    Piece,
+    /// COPY data while nobody copies: ignored, as PostgreSQL does.
+    Ignored,
+    /// Terminate.
+    Terminate,
+}
+
+/// The outcome of a scan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scan {
+    /// More bytes are needed.
+    Incomplete,
+    /// The batch is larger than `route_buffer`: settle for the primary and scan again with [`ScanMode::Stream`].
+    Oversize,
+    /// `len` bytes from the start of the input can be acted on.
+    Ready {
+        /// What they are.
+        portion: Portion,
+        /// How many.
+        len: usize,
+    },
+}
+
+impl ClientSession {
+    /// Looks at the client's bytes from where the last portion ended.
+    ///
+    /// Called again with the same bytes and more behind them it goes on where it stopped.
+    ///
+    /// # Errors
+    /// A [`Violation`] when the bytes are no message that a client may send.
+    pub fn scan(&mut self, input: &[u8], mode: ScanMode, tables: &mut Tables) -> Result<Scan, Violation> {
+        if self.remaining > 0 {
+            let len = self.remaining.min(input.len());
+            return Ok(if len == 0 { Scan::Incomplete } else { Scan::Ready { portion: Portion::Piece, len } });
+        }
+        loop {
+            let scanned = self.batch.scanned;
+            let rest = input.get(scanned..).unwrap_or_default();
+            let Some(header) = Header::peek(rest)? else { break };
+            if header.frame_len() > self.limits.max_message {
+                return Err(Violation::TooLarge { length: header.frame_len(), limit: self.limits.max_message });
+            }
+            if is_copy(header.tag) && !self.is_open && mode == ScanMode::Whole {
+                return Ok(self.scan_copy(header, rest, scanned));
+            }
+            let Some(bytes) = rest.get(..header.frame_len()) else {
+                return self.scan_cut(header, rest, mode, tables);
+            };
+            let frame = Frame { tag: header.tag, bytes };
+            let Some(portion) = self.scan_frame(frame, tables)? else {
+                self.batch.scanned += header.frame_len();
+                continue;
+            };
+            if portion == Portion::Terminate && scanned > 0 {
+                break;
+            }
+            return Ok(Scan::Ready { portion, len: scanned + header.frame_len() });
+        }
+        if mode == ScanMode::Stream && self.batch.scanned > 0 {
+            return Ok(Scan::Ready { portion: Portion::Piece, len: self.batch.scanned });
+        }
+        Ok(if self.batch.scanned > self.limits.route_buffer { Scan::Oversize } else { Scan::Incomplete })
+    }
+
+    /// COPY data that begins a batch belongs to no batch.
+    fn scan_copy(&mut self, header: Header, rest: &[u8], scanned: usize) -> Scan {
+        if scanned > 0 {
+            // Extended messages stand before it: COPY data within a batch, which only an unusual client pipelines.
+            return Scan::Oversize;
+        }
+        Scan::Ready { portion: Portion::Ignored, len: header.frame_len().min(rest.len()) }
+    }
+
+    /// A message that is not all there.
+    fn scan_cut(
+        &mut self,
+        header: Header,
+        rest: &[u8],
+        mode: ScanMode,
+        tables: &mut Tables,
+    ) -> Result<Scan, Violation> {
+        let scanned = self.batch.scanned;
+        let total = header.frame_len();
+        if mode == ScanMode::Whole {
+            let too_much = scanned + total > self.limits.route_buffer;
+            return Ok(if too_much { Scan::Oversize } else { Scan::Incomplete });
+        }
+        let can_go_on = match header.tag {
+            tag::COPY_DATA => true,
+            tag::FUNCTION_CALL if total > STREAM_ABOVE => {
+                self.batch.facts.marks.set(Marks::FUNCTION_CALL);
+                self.note_unread();
+                true
+            }
+            tag::BIND if total > STREAM_ABOVE => match BindHead::decode(body_prefix(rest))? {
+                Some(head) => {
+                    self.note_statement(head.statement);
+                    true
+                }
+                None => false,
+            },
+            tag::QUERY if total > self.limits.route_buffer => {
+                self.note_unread();
+                true
+            }
+            tag::PARSE if total > self.limits.route_buffer => {
+                let Some(name_len) = body_prefix(rest).iter().position(|b| *b == 0) else {
+                    return Ok(Scan::Incomplete);
+                };
+                let name = body_prefix(rest).get(..name_len).unwrap_or_default();
+                let statement = tables.statements.prepare_unread();
+                self.note_unread();
+                self.batch.facts.pin = self.batch.facts.pin.or(Some(pgweir_model::PinReason::Unread));
+                self.note_definition(name, statement);
+                true
+            }
+            _ if total > self.limits.route_buffer => {
+                return Err(Violation::TooLarge { length: total, limit: self.limits.route_buffer });
+            }
+            _ => false,
+        };
+        let len = if can_go_on { scanned + rest.len() } else { scanned };
+        Ok(if len == 0 { Scan::Incomplete } else { Scan::Ready { portion: Portion::Piece, len } })
+    }
+
+    /// Looks at one whole message; returns what the batch is if this message ends it.
+    fn scan_frame(&mut self, frame: Frame<'_>, tables: &mut Tables) -> Result<Option<Portion>, Violation> {
+        let body = frame.body();
+        match frame.tag {
+            tag::QUERY => {
+                let query = Query::decode(body)?;
+                let plan = tables.plans.get(query.sql);
+                self.batch.facts.add_plan(&plan);
+                return Ok(Some(Portion::Batch));
+            }
+            tag::PARSE => {
+                let parse = Parse::decode(body)?;
+                let tail = body.get(parse.name.len() + 1..).unwrap_or_default();
+                let statement = tables.statements.prepare(tail, parse.sql, &mut tables.plans);
+                if let Some(plan) = &statement.plan {
+                    self.batch.facts.add_plan(plan);
+                }
+                self.note_definition(parse.name, statement);
+            }
+            tag::BIND => {
+                let bind = Bind::decode(body)?;
+                self.note_statement(bind.statement);
+            }
+            tag::DESCRIBE => {
+                let describe = Describe::decode(body)?;
+                if describe.kind == Target::Statement {
+                    self.note_statement(describe.name);
+                }
+                self.batch.facts.marks.set(Marks::NEEDS_SERVER);
+            }
+            tag::CLOSE => {
+                Close::decode(body)?;
+            }
+            tag::EXECUTE => self.batch.facts.marks.set(Marks::NEEDS_SERVER),
+            tag::SYNC => return Ok(Some(Portion::Batch)),
+            tag::FLUSH => return Ok(Some(Portion::Flushed)),
+            tag::FUNCTION_CALL => {
+                self.batch.facts.marks.set(Marks::FUNCTION_CALL);
+                self.note_unread();
+                return Ok(Some(Portion::Batch));
+            }
+            tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL => {}
+            tag::TERMINATE => return Ok(Some(Portion::Terminate)),
+            tag => return Err(Violation::UnknownTag { side: Side::Client, tag }),
+        }
+        Ok(None)
+    }
+
+    fn note_unread(&mut self) {
+        let facts = &mut self.batch.facts;
+        facts.statements += 1;
+        facts.marks.set(Marks::NEEDS_SERVER);
+        facts.marks.set(Marks::UNREAD);
+        facts.marks.set(Marks::WRITES);
+        facts.marks.set(Marks::SUSPECT);
+    }
+
+    fn note_definition(&mut self, name: &[u8], statement: Rc<Statement>) {
+        self.batch.facts.marks.set(Marks::NEEDS_SERVER);
+        self.batch.parsed.push_back(Rc::clone(&statement));
+        if name.is_empty() {
+            self.batch.unnamed = Some(Some(statement));
+        } else {
+            self.batch.defined.push((name.into(), statement));
+        }
+    }
+
+    /// Adds the plan of a statement that the batch uses by name.
+    fn note_statement(&mut self, name: &[u8]) {
+        self.batch.facts.marks.set(Marks::NEEDS_SERVER);
+        let in_batch = if name.is_empty() {
+            self.batch.unnamed.clone()
+        } else {
+            let defined = self.batch.defined.iter().rev().find(|(known, _)| **known == *name);
+            defined.map(|(_, statement)| Some(Rc::clone(statement)))
+        };
+        // A statement that this very batch prepares has been added by its Parse.
+        if let Some(Some(_)) = in_batch {
+            return;
+        }
+        match self.resolve(name) {
+            Some(statement) => match &statement.plan {
+                Some(plan) => self.batch.facts.add_plan(plan),
+                None => self.note_unread(),
+            },
+            None => self.batch.facts.marks.set(Marks::UNKNOWN_STATEMENT),
+        }
+    }
+}
+
+fn is_copy(tag: u8) -> bool {
+    matches!(tag, tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL)
+}
+
+fn body_prefix(rest: &[u8]) -> &[u8] {
+    rest.get(pgweir_wire::HEADER_LEN..).unwrap_or_default()
+}

@@ -1,0 +1,223 @@
+//! Which replies a server still owes, and what becomes of each.
+//!
+//! Every message that goes to a server and is answered gets one entry, in order. A reply belongs to the entry at the
+//! front; a reply that no entry owns is a [`Violation`](crate::Violation) and the connection dies. This is what keeps
+//! one client's rows from ever reaching another.
+//!
+//! ```text
+//!   sent:      Parse*  Bind   Execute   Sync          * the server has it already: nothing is sent
+//!   entries:   Fake    Forward Forward  Forward
+//!   replies:   (ours)  2       D.. C    Z
+//! ```
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use crate::statement::{Statement, StatementId};
+
+/// The kind of request whose reply is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owed {
+    /// A simple Query: everything up to ReadyForQuery.
+    Query,
+    /// A FunctionCall: FunctionCallResponse and ReadyForQuery.
+    FunctionCall,
+    /// Sync: ReadyForQuery.
+    Sync,
+    /// ParseComplete.
+    Parse,
+    /// BindComplete.
+    Bind,
+    /// ParameterDescription, then RowDescription or NoData.
+    DescribeStatement,
+    /// RowDescription or NoData.
+    DescribePortal,
+    /// Rows, then CommandComplete, EmptyQueryResponse or PortalSuspended.
+    Execute,
+    /// CloseComplete.
+    Close,
+}
+
+/// What becomes of a reply.
+#[derive(Debug)]
+pub enum Action {
+    /// The client gets it.
+    Forward,
+    /// We asked, not the client: it is swallowed. An error is not: it is the client's.
+    Skip,
+    /// Nothing was sent for it: the client gets a reply of ours when its turn comes.
+    Fake,
+    /// The request cannot succeed; the server's error is replaced by this complete ErrorResponse message.
+    Substitute(Box<[u8]>),
+}
+
+/// What a successful reply changes in the client's list of prepared statements. Not applied when the server skips the
+/// request after an error.
+#[derive(Debug)]
+pub enum Change {
+    /// Nothing.
+    None,
+    /// `name` now means `statement`. The empty name is the unnamed statement and allocates nothing.
+    Define {
+        /// The client's name.
+        name: Box<[u8]>,
+        /// What it means.
+        statement: Rc<Statement>,
+    },
+    /// `name` is gone.
+    Undefine {
+        /// The client's name.
+        name: Box<[u8]>,
+    },
+}
+
+impl Change {
+    fn name(&self) -> Option<&[u8]> {
+        match self {
+            Change::None => None,
+            Change::Define { name, .. } | Change::Undefine { name } => Some(name),
+        }
+    }
+}
+
+/// One request whose reply is due.
+#[derive(Debug)]
+pub struct Entry {
+    /// What is due.
+    pub owed: Owed,
+    /// What becomes of it.
+    pub action: Action,
+    /// What it changes for the client.
+    pub change: Change,
+    /// The statement that this Parse places on the server: forgotten there if it fails.
+    pub places: Option<StatementId>,
+}
+
+impl Entry {
+    /// An entry that forwards a reply and changes nothing.
+    pub fn forward(owed: Owed) -> Self {
+        Entry { owed, action: Action::Forward, change: Change::None, places: None }
+    }
+
+    /// An entry that swallows a reply.
+    pub fn skip(owed: Owed) -> Self {
+        Entry { owed, action: Action::Skip, change: Change::None, places: None }
+    }
+}
+
+/// The replies that are due, oldest first.
+#[derive(Debug, Default)]
+pub struct Outstanding {
+    entries: VecDeque<Entry>,
+    /// Entries that carry a [`Change`]: lets a name be looked up without a walk in the usual case of none.
+    changes: usize,
+    /// Entries that the server really has to answer.
+    awaited: usize,
+}
+
+/// What a client's name means while changes are on their way.
+#[derive(Debug)]
+pub enum Pending {
+    /// No outstanding request touches it.
+    Untouched,
+    /// It will mean this.
+    Defined(Rc<Statement>),
+    /// It will be gone.
+    Undefined,
+}
+
+impl Outstanding {
+    /// Adds a request.
+    pub fn push(&mut self, entry: Entry) {
+        self.changes += usize::from(entry.change.name().is_some());
+        self.awaited += usize::from(!matches!(entry.action, Action::Fake));
+        self.entries.push_back(entry);
+    }
+
+    /// Returns the request whose reply is due next.
+    pub fn front(&self) -> Option<&Entry> {
+        self.entries.front()
+    }
+
+    /// Takes the request at the front: its reply has come (or is ours to give).
+    pub fn pop(&mut self) -> Option<Entry> {
+        let entry = self.entries.pop_front()?;
+        self.changes -= usize::from(entry.change.name().is_some());
+        self.awaited -= usize::from(!matches!(entry.action, Action::Fake));
+        Some(entry)
+    }
+
+    /// Takes the request at the front if the server skips it after an error, that is unless it ends the batch.
+    pub fn pop_skipped(&mut self) -> Option<Entry> {
+        match self.front()?.owed {
+            Owed::Sync | Owed::Query | Owed::FunctionCall => None,
+            Owed::Parse
+            | Owed::Bind
+            | Owed::DescribeStatement
+            | Owed::DescribePortal
+            | Owed::Execute
+            | Owed::Close => self.pop(),
+        }
+    }
+
+    /// Takes a Sync that directly follows the request at the front: the server in COPY IN ignores it.
+    ///
+    /// Returns whether there was one.
+    pub fn drop_sync_behind_front(&mut self) -> bool {
+        let found = self.entries.get(1).is_some_and(|entry| entry.owed == Owed::Sync);
+        if found {
+            self.entries.remove(1);
+            self.awaited -= 1;
+        }
+        found
+    }
+
+    /// Returns what `name` will mean once all that is due has come.
+    pub fn pending(&self, name: &[u8]) -> Pending {
+        if self.changes == 0 {
+            return Pending::Untouched;
+        }
+        for entry in self.entries.iter().rev() {
+            match &entry.change {
+                Change::Define { name: defined, statement } if **defined == *name => {
+                    return Pending::Defined(Rc::clone(statement));
+                }
+                Change::Undefine { name: undefined } if **undefined == *name => return Pending::Undefined,
+                Change::None | Change::Define { .. } | Change::Undefine { .. } => {}
+            }
+        }
+        Pending::Untouched
+    }
+
+    /// Returns whether the server owes nothing.
+    pub fn is_settled(&self) -> bool {
+        self.awaited == 0
+    }
+
+    /// Returns whether nothing is due at all, replies of ours included.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Returns how many requests are due.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Forgets all: the server connection is gone, or its replies are thrown away.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+        self.changes = 0;
+        self.awaited = 0;
+    }
+
+    /// Turns every due reply into one that is swallowed.
+    pub fn skip_all(&mut self) {
+        self.entries.retain(|entry| !matches!(entry.action, Action::Fake));
+        for entry in &mut self.entries {
+            entry.action = Action::Skip;
+            entry.change = Change::None;
+        }
+        self.changes = 0;
+    }
+}

@@ -1,0 +1,424 @@
+//! Takes a server's bytes apart and gives each reply to the request that owns it.
+//!
+//! Runs of adjacent messages for the client are passed on as one range of the input; rows and COPY data are not looked at
+//! beyond their header. Only ErrorResponse, ParameterStatus, ReadyForQuery and CommandComplete are read.
+
+use pgweir_model::Sqlstate;
+use pgweir_wire::backend::{CommandComplete, ErrorResponse, ParameterStatus, ReadyForQuery, tag};
+use pgweir_wire::{Gather, HEADER_LEN, Header};
+
+use crate::client::ClientSession;
+use crate::error::Violation;
+use crate::outstanding::{Action, Change, Entry, Owed};
+use crate::server::ServerSession;
+
+/// A message that must be read as a whole may be this long; a longer one is passed on unread (an ErrorResponse that
+/// quotes a huge statement). Not smaller than any ParameterStatus that occurs, not larger than a read buffer.
+const READ_WHOLE_LIMIT: usize = 32 * 1024;
+
+/// `ParseComplete`, `CloseComplete` as we send them for requests that the server never saw.
+const PARSE_COMPLETE: &[u8] = &[tag::PARSE_COMPLETE, 0, 0, 0, 4];
+const CLOSE_COMPLETE: &[u8] = &[tag::CLOSE_COMPLETE, 0, 0, 0, 4];
+
+/// What the caller must know of the bytes it handed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplyEvent {
+    /// Nothing special.
+    None,
+    /// The read failed on a replica with an error that only recovery raises, and nothing of its result is in the output:
+    /// throw the rest of the replies away and run the batch on the primary.
+    Replay,
+}
+
+/// The outcome of [`ClientSession::receive`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Received {
+    /// Bytes of the input that are done with; the rest must be handed in again with more behind it.
+    pub consumed: usize,
+    /// What happened.
+    pub event: ReplyEvent,
+}
+
+/// The position in the input and the start of the run of bytes that goes out as one range.
+struct Cursor<'a> {
+    input: &'a [u8],
+    at: usize,
+    run: usize,
+}
+
+impl<'a> Cursor<'a> {
+    /// Ends the run here and puts it out.
+    fn flush(&mut self, out: &mut Gather) {
+        if self.run < self.at {
+            out.input(self.run..self.at);
+        }
+        self.run = self.at;
+    }
+
+    /// Passes over `len` bytes that do not go out.
+    fn skip(&mut self, len: usize, out: &mut Gather) {
+        self.flush(out);
+        self.at += len;
+        self.run = self.at;
+    }
+
+    fn rest(&self) -> &'a [u8] {
+        self.input.get(self.at..).unwrap_or_default()
+    }
+
+    fn body(&self, header: Header) -> &'a [u8] {
+        self.input.get(self.at + HEADER_LEN..self.at + header.frame_len()).unwrap_or_default()
+    }
+}
+
+impl ClientSession {
+    /// Gives the server's bytes to the requests that own them.
+    ///
+    /// `out` receives what goes to the client.
+    ///
+    /// # Errors
+    /// A [`Violation`] when a reply is owed to nobody or is no message: both connections must be closed.
+    pub fn receive(
+        &mut self,
+        input: &[u8],
+        server: &mut ServerSession,
+        out: &mut Gather,
+    ) -> Result<Received, Violation> {
+        let mut cursor = Cursor { input, at: 0, run: 0 };
+        self.finish_cut_message(&mut cursor, server, out);
+        while server.remaining == 0 {
+            if self.replay_armed && !self.front_is_skipped_query() {
+                match self.look_ahead(cursor.rest())? {
+                    LookAhead::Undecided => break,
+                    LookAhead::Recovery => {
+                        cursor.flush(out);
+                        return Ok(Received { consumed: cursor.at, event: ReplyEvent::Replay });
+                    }
+                    LookAhead::Result => self.replay_armed = false,
+                }
+            }
+            let Some(header) = Header::peek(cursor.rest())? else { break };
+            self.emit_fakes(&mut cursor, out);
+            if !self.step(header, &mut cursor, server, out)? {
+                break;
+            }
+        }
+        cursor.flush(out);
+        Ok(Received { consumed: cursor.at, event: ReplyEvent::None })
+    }
+
+    /// Puts out the replies of ours that are due before anything the server sends.
+    ///
+    /// For a batch of which nothing went to the server and that ends in Flush.
+    pub fn emit_due_fakes(&mut self, out: &mut Gather) {
+        let mut cursor = Cursor { input: &[], at: 0, run: 0 };
+        self.emit_fakes(&mut cursor, out);
+    }
+
+    /// Returns whether the next reply is that of our own switch of parameters, which comes before the batch's.
+    fn front_is_skipped_query(&self) -> bool {
+        self.outstanding.front().is_some_and(|e| e.owed == Owed::Query && matches!(e.action, Action::Skip))
+    }
+
+    fn finish_cut_message(&mut self, cursor: &mut Cursor<'_>, server: &mut ServerSession, out: &mut Gather) {
+        let taken = server.remaining.min(cursor.input.len());
+        server.remaining -= taken;
+        if server.remaining_forward {
+            cursor.at += taken;
+        } else {
+            cursor.skip(taken, out);
+        }
+        if server.remaining > 0 {
+            return;
+        }
+        server.remaining_forward = false;
+    }
+
+    fn emit_fakes(&mut self, cursor: &mut Cursor<'_>, out: &mut Gather) {
+        while self.outstanding.front().is_some_and(|entry| matches!(entry.action, Action::Fake)) {
+            let Some(entry) = self.outstanding.pop() else { return };
+            cursor.flush(out);
+            out.scratch(if entry.owed == Owed::Close { CLOSE_COMPLETE } else { PARSE_COMPLETE });
+            self.apply(entry.change);
+        }
+    }
+
+    /// Takes one message; returns false when more bytes are needed for it.
+    fn step(
+        &mut self,
+        header: Header,
+        cursor: &mut Cursor<'_>,
+        server: &mut ServerSession,
+        out: &mut Gather,
+    ) -> Result<bool, Violation> {
+        // Rows first: there may be millions, and nothing about them needs a look.
+        if header.tag == tag::DATA_ROW {
+            let forward = match self.outstanding.front() {
+                Some(Entry { owed: Owed::Query | Owed::Execute, action, .. }) => matches!(action, Action::Forward),
+                _ => return Err(Violation::UnownedReply { tag: header.tag }),
+            };
+            take(header, forward, cursor, server, out);
+            return Ok(true);
+        }
+        let whole = header.frame_len() <= cursor.rest().len();
+        let is_read = matches!(
+            header.tag,
+            tag::ERROR_RESPONSE | tag::PARAMETER_STATUS | tag::READY_FOR_QUERY | tag::COMMAND_COMPLETE
+        );
+        if is_read && !whole && header.frame_len() <= READ_WHOLE_LIMIT {
+            return Ok(false);
+        }
+        match header.tag {
+            tag::ERROR_RESPONSE => self.on_error(header, cursor, server, out),
+            tag::READY_FOR_QUERY => self.on_ready(header, cursor, server, out)?,
+            tag::PARAMETER_STATUS => self.on_parameter_status(header, cursor, server, out),
+            tag::NOTICE_RESPONSE => {
+                let forward = !self.outstanding.front().is_some_and(|e| matches!(e.action, Action::Skip));
+                take(header, forward, cursor, server, out);
+            }
+            tag::NOTIFICATION_RESPONSE => take(header, true, cursor, server, out),
+            _ => self.on_reply(header, cursor, server, out)?,
+        }
+        Ok(true)
+    }
+
+    /// A reply that belongs to the request at the front.
+    fn on_reply(
+        &mut self,
+        header: Header,
+        cursor: &mut Cursor<'_>,
+        server: &mut ServerSession,
+        out: &mut Gather,
+    ) -> Result<(), Violation> {
+        let unowned = Violation::UnownedReply { tag: header.tag };
+        let front = self.outstanding.front().ok_or_else(|| unowned.clone())?;
+        let owed = front.owed;
+        let forward = matches!(front.action, Action::Forward | Action::Substitute(_));
+        let rows = matches!(owed, Owed::Query | Owed::Execute);
+        let ends = match header.tag {
+            tag::PARSE_COMPLETE if owed == Owed::Parse => true,
+            tag::BIND_COMPLETE if owed == Owed::Bind => true,
+            tag::CLOSE_COMPLETE if owed == Owed::Close => true,
+            tag::PARAMETER_DESCRIPTION if owed == Owed::DescribeStatement => false,
+            tag::ROW_DESCRIPTION | tag::NO_DATA
+                if matches!(owed, Owed::DescribeStatement | Owed::DescribePortal) =>
+            {
+                true
+            }
+            tag::ROW_DESCRIPTION if owed == Owed::Query => false,
+            tag::COMMAND_COMPLETE if rows => {
+                server.copy_in = false;
+                self.on_command_complete(cursor.body(header), server);
+                owed == Owed::Execute
+            }
+            tag::EMPTY_QUERY_RESPONSE if rows => owed == Owed::Execute,
+            tag::PORTAL_SUSPENDED if owed == Owed::Execute => true,
+            tag::COPY_IN_RESPONSE if rows => {
+                server.copy_in = true;
+                // A server that reads COPY data ignores Sync; libpq sends one before it knows that it is in COPY.
+                if owed == Owed::Execute {
+                    while self.outstanding.drop_sync_behind_front() {
+                        self.is_open = true;
+                    }
+                }
+                false
+            }
+            tag::COPY_OUT_RESPONSE | tag::COPY_DATA | tag::COPY_DONE if rows => false,
+            tag::FUNCTION_CALL_RESPONSE if owed == Owed::FunctionCall => false,
+            _ => return Err(unowned),
+        };
+        take(header, forward, cursor, server, out);
+        if ends {
+            if let Some(entry) = self.outstanding.pop() {
+                self.apply(entry.change);
+            }
+            self.emit_fakes(cursor, out);
+        }
+        Ok(())
+    }
+
+    /// Notes what a command's tag says about state that both sides keep a list of.
+    fn on_command_complete(&mut self, body: &[u8], server: &mut ServerSession) {
+        if body.first() != Some(&b'D') {
+            return;
+        }
+        let command = CommandComplete::decode(body).map(|complete| complete.tag).unwrap_or_default();
+        if command == b"DEALLOCATE ALL" || command == b"DISCARD ALL" || command == b"DISCARD PLANS" {
+            if command != b"DISCARD PLANS" {
+                self.forget_statements();
+                server.statements.clear();
+            }
+            server.unnamed = None;
+        }
+    }
+
+    fn on_parameter_status(
+        &mut self,
+        header: Header,
+        cursor: &mut Cursor<'_>,
+        server: &mut ServerSession,
+        out: &mut Gather,
+    ) {
+        if let Ok(status) = ParameterStatus::decode(cursor.body(header)) {
+            let text = |bytes| String::from_utf8_lossy(bytes);
+            server.report(&text(status.name), &text(status.value));
+        }
+        // What our own switch of parameters causes is no news to this client: its login reported it.
+        let ours = self.outstanding.front().is_some_and(|e| matches!(e.action, Action::Skip));
+        take(header, !ours, cursor, server, out);
+    }
+
+    fn on_ready(
+        &mut self,
+        header: Header,
+        cursor: &mut Cursor<'_>,
+        server: &mut ServerSession,
+        out: &mut Gather,
+    ) -> Result<(), Violation> {
+        server.status = ReadyForQuery::decode(cursor.body(header))?.status;
+        server.copy_in = false;
+        let Some(entry) = self.outstanding.pop() else {
+            return Err(Violation::UnownedReply { tag: header.tag });
+        };
+        match entry.owed {
+            Owed::Query | Owed::FunctionCall | Owed::Sync => {}
+            Owed::Parse
+            | Owed::Bind
+            | Owed::DescribeStatement
+            | Owed::DescribePortal
+            | Owed::Execute
+            | Owed::Close => return Err(Violation::UnownedReply { tag: header.tag }),
+        }
+        take(header, matches!(entry.action, Action::Forward), cursor, server, out);
+        self.apply(entry.change);
+        // Fakes behind a Sync belong to the next batch and wait for its first reply, unless nothing else is due.
+        if self.outstanding.is_settled() {
+            self.abandoning = false;
+            self.emit_fakes(cursor, out);
+        }
+        Ok(())
+    }
+
+    /// An error: the server skips to the next Sync, and so do the requests that wait for it.
+    fn on_error(&mut self, header: Header, cursor: &mut Cursor<'_>, server: &mut ServerSession, out: &mut Gather) {
+        server.copy_in = false;
+        let body = cursor.body(header);
+        let error = ErrorResponse::decode(body);
+        let sqlstate = error.ok().and_then(|e| e.sqlstate());
+        let substitute = match self.outstanding.front().map(|entry| (&entry.action, entry.owed)) {
+            Some((Action::Substitute(ours), _)) if sqlstate == Some(Sqlstate::INVALID_SQL_STATEMENT_NAME.0) => {
+                cursor.flush(out);
+                out.scratch(ours);
+                true
+            }
+            Some((Action::Skip, Owed::Query)) if !self.abandoning => {
+                // The switch of parameters failed: the login on the primary accepted them, this server does not.
+                self.switch_failed = true;
+                false
+            }
+            _ => false,
+        };
+        take(header, !substitute && !self.abandoning, cursor, server, out);
+        while let Some(entry) = self.outstanding.pop_skipped() {
+            self.undo(entry, server);
+        }
+    }
+
+    fn undo(&mut self, entry: Entry, server: &mut ServerSession) {
+        if let Some(id) = entry.places {
+            server.statements.forget(id);
+            if server.unnamed == Some(id) {
+                server.unnamed = None;
+            }
+        }
+    }
+
+    fn apply(&mut self, change: Change) {
+        match change {
+            Change::None => {}
+            Change::Define { name, statement } => self.define(name, statement),
+            Change::Undefine { name } => self.undefine(&name),
+        }
+    }
+
+    /// Reads on without taking anything: does the reply begin with a result, or fail in a way that only a standby does?
+    fn look_ahead(&self, input: &[u8]) -> Result<LookAhead, Violation> {
+        let mut rest = input;
+        let mut decided = false;
+        while let Some(header) = Header::peek(rest)? {
+            let whole = header.frame_len() <= rest.len();
+            if header.tag == tag::ERROR_RESPONSE {
+                if !whole && header.frame_len() <= READ_WHOLE_LIMIT && !decided {
+                    return Ok(LookAhead::Undecided);
+                }
+                let body = rest.get(HEADER_LEN..header.frame_len()).unwrap_or_default();
+                let recovery = ErrorResponse::decode(body).is_ok_and(|error| is_recovery_error(&error));
+                return Ok(if recovery { LookAhead::Recovery } else { LookAhead::Result });
+            }
+            decided |= matches!(
+                header.tag,
+                tag::DATA_ROW
+                    | tag::COMMAND_COMPLETE
+                    | tag::EMPTY_QUERY_RESPONSE
+                    | tag::PORTAL_SUSPENDED
+                    | tag::COPY_OUT_RESPONSE
+                    | tag::COPY_IN_RESPONSE
+                    | tag::READY_FOR_QUERY
+            );
+            if !whole {
+                break;
+            }
+            rest = rest.get(header.frame_len()..).unwrap_or_default();
+        }
+        let full = input.len() >= READ_WHOLE_LIMIT;
+        Ok(if decided || full { LookAhead::Result } else { LookAhead::Undecided })
+    }
+}
+
+enum LookAhead {
+    /// Not enough bytes to tell.
+    Undecided,
+    /// A result, or an error that the primary would raise too.
+    Result,
+    /// An error that only recovery raises.
+    Recovery,
+}
+
+/// Passes over one message, which goes out or not; what has not arrived of it follows later.
+fn take(header: Header, forward: bool, cursor: &mut Cursor<'_>, server: &mut ServerSession, out: &mut Gather) {
+    let here = header.frame_len().min(cursor.rest().len());
+    server.remaining = header.frame_len() - here;
+    server.remaining_forward = forward;
+    if forward {
+        cursor.at += here;
+    } else {
+        cursor.skip(here, out);
+    }
+}
+
+/// Returns whether a server raises this error only because it is in recovery, so that the primary may well not.
+///
+/// The list was measured on a hot standby: 25006 for most; 0A000, 55000 and XX000 with a telling message; 55000 of
+/// `currval`/`lastval` and 42P01 because session-local objects live on the primary or have not been replayed yet.
+pub fn is_recovery_error(error: &ErrorResponse<'_>) -> bool {
+    let message = error.message();
+    let says = |needle: &str| memchr_find(message, needle.as_bytes());
+    match error.sqlstate().map(Sqlstate) {
+        Some(Sqlstate::READ_ONLY_SQL_TRANSACTION) => true,
+        Some(Sqlstate::FEATURE_NOT_SUPPORTED) => {
+            says("during recovery") || says("hot standby") || says("in recovery") || says("unlogged")
+        }
+        Some(Sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE) => {
+            says("recovery is in progress") || says("currval") || says("lastval")
+        }
+        Some(Sqlstate::INTERNAL_ERROR) => {
+            says("during recovery") || says("OIDs") || says("TransactionIds") || says("WAL entries")
+        }
+        Some(Sqlstate::UNDEFINED_TABLE) => true,
+        _ => false,
+    }
+}
+
+fn memchr_find(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack.windows(needle.len()).any(|window| window == needle)
+}

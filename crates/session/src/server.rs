@@ -1,0 +1,215 @@
+//! What is known of one server connection: transaction status, prepared statements, parameters, what makes it unclean.
+//!
+//! ```text
+//!              checkout                 ReadyForQuery 'I', nothing outstanding, ledger clean
+//!   pooled ───────────────► leased ─────────────────────────────────────────────────────────► pooled
+//!     ▲                       │  ledger marked (settings changed inside, session state left)
+//!     │      reset succeeded  ▼
+//!     └─────────────────── resetting ──── anything else, an error, a stray byte ───► closed
+//! ```
+//! The value is `Send`, so that an idle connection may move to another thread.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use pgweir_model::PinReason;
+use pgweir_wire::TransactionStatus;
+
+use crate::parameters::{ParameterSet, SharedParameters};
+use crate::statement::StatementId;
+
+/// What a session may have left behind on a server connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Ledger {
+    /// Nothing.
+    #[default]
+    Clean,
+    /// Something ran that may have changed settings or taken session-level locks inside: reset before reuse.
+    Suspect,
+    /// The session was pinned here: `DISCARD ALL` before reuse.
+    SessionState,
+    /// Something that no command undoes: close.
+    Beyond,
+}
+
+/// The prepared statements on one server connection, bounded, the least recently used one giving way.
+#[derive(Debug)]
+pub struct ServerStatements {
+    last_use: HashMap<StatementId, u64, foldhash::fast::RandomState>,
+    clock: u64,
+    leased_at: u64,
+    limit: usize,
+}
+
+impl ServerStatements {
+    fn new(limit: usize) -> Self {
+        ServerStatements { last_use: HashMap::default(), clock: 0, leased_at: 0, limit: limit.max(1) }
+    }
+
+    /// Returns whether the statement is there, and marks it as used.
+    pub fn touch(&mut self, id: StatementId) -> bool {
+        self.clock += 1;
+        match self.last_use.get_mut(&id) {
+            Some(used) => {
+                *used = self.clock;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Takes out a statement that must be closed before another is placed; `None` while there is room.
+    ///
+    /// One that the present session has used is never taken: closing a statement closes the portals made of it. So the
+    /// limit may be passed for as long as one session uses more than it.
+    /// Looks at all of them: it happens only on the way to a Parse, which costs the server far more.
+    pub fn evict(&mut self) -> Option<StatementId> {
+        if self.last_use.len() < self.limit {
+            return None;
+        }
+        let (id, used) = self.last_use.iter().min_by_key(|(_, used)| **used).map(|(id, used)| (*id, *used))?;
+        if used > self.leased_at {
+            return None;
+        }
+        self.last_use.remove(&id);
+        Some(id)
+    }
+
+    /// Notes that the statement is being placed.
+    pub fn place(&mut self, id: StatementId) {
+        self.clock += 1;
+        self.last_use.insert(id, self.clock);
+    }
+
+    /// Notes that another session begins to use the connection.
+    pub fn lease(&mut self) {
+        self.leased_at = self.clock;
+    }
+
+    /// Notes that the server dropped them all.
+    pub fn clear(&mut self) {
+        self.last_use.clear();
+    }
+
+    /// Notes that the statement is not there after all.
+    pub fn forget(&mut self, id: StatementId) {
+        self.last_use.remove(&id);
+    }
+
+    /// Returns how many there are.
+    pub fn len(&self) -> usize {
+        self.last_use.len()
+    }
+
+    /// Returns whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.last_use.is_empty()
+    }
+}
+
+/// The state of one server connection after its login.
+#[derive(Debug)]
+pub struct ServerSession {
+    /// As the last ReadyForQuery said.
+    pub status: TransactionStatus,
+    /// Statements prepared under names of ours.
+    pub statements: ServerStatements,
+    /// What its unnamed statement is, where that is known to be one of ours.
+    pub unnamed: Option<StatementId>,
+    /// The startup parameters that it carries beyond its own.
+    pub parameters: SharedParameters,
+    /// Whether it may be given to another session.
+    pub ledger: Ledger,
+    /// The schema epoch that its statements were prepared in; statements of an older one are dropped before use.
+    pub epoch: u64,
+    /// The newest value of every parameter that it reported.
+    reported: Vec<(Box<str>, Box<str>)>,
+    /// Bytes of the current reply that are still to come: a message larger than the read buffer streams through.
+    pub(crate) remaining: usize,
+    /// Whether those bytes go to the client.
+    pub(crate) remaining_forward: bool,
+    /// Whether the server is reading COPY data.
+    pub(crate) copy_in: bool,
+}
+
+impl ServerSession {
+    /// Makes the state of a connection that has just reported ReadyForQuery after its login.
+    pub fn new(reported: Vec<(Box<str>, Box<str>)>, statement_limit: usize) -> Self {
+        ServerSession {
+            status: TransactionStatus::Idle,
+            statements: ServerStatements::new(statement_limit),
+            unnamed: None,
+            parameters: Arc::new(ParameterSet::default()),
+            ledger: Ledger::Clean,
+            epoch: 0,
+            reported,
+            remaining: 0,
+            remaining_forward: false,
+            copy_in: false,
+        }
+    }
+
+    /// Returns the parameters that the server reported, each with its newest value, in order of first report.
+    pub fn reported(&self) -> &[(Box<str>, Box<str>)] {
+        &self.reported
+    }
+
+    /// Notes a ParameterStatus.
+    pub fn report(&mut self, name: &str, value: &str) {
+        match self.reported.iter_mut().find(|(known, _)| **known == *name) {
+            Some((_, kept)) => *kept = value.into(),
+            None => self.reported.push((name.into(), value.into())),
+        }
+    }
+
+    /// Marks what a session may leave behind; marks only ever get worse until [`reset_done`](Self::reset_done).
+    pub fn mark(&mut self, ledger: Ledger) {
+        self.ledger = self.ledger.max(ledger);
+    }
+
+    /// Marks what a pin leaves behind.
+    pub fn mark_pin(&mut self, reason: PinReason) {
+        self.mark(if reason.survives_discard() { Ledger::Beyond } else { Ledger::SessionState });
+    }
+
+    /// Returns whether the connection is between transactions, between messages, and carries nothing of its last session.
+    pub fn is_clean(&self) -> bool {
+        self.is_between_messages() && self.status == TransactionStatus::Idle && self.ledger == Ledger::Clean
+    }
+
+    /// Returns whether no reply is cut in two.
+    pub fn is_between_messages(&self) -> bool {
+        self.remaining == 0 && !self.copy_in
+    }
+
+    /// Returns whether the server is reading COPY data.
+    pub fn is_copy_in(&self) -> bool {
+        self.copy_in
+    }
+
+    /// Returns the SQL that undoes what the ledger says, or `None` where nothing can (the connection must be closed).
+    ///
+    /// After a suspect statement everything goes that a function may leave behind, except the prepared statements, which
+    /// are worth keeping and which no function can touch by our names.
+    pub fn reset_sql(&self) -> Option<&'static str> {
+        match self.ledger {
+            Ledger::Clean => Some(""),
+            Ledger::Suspect => Some(
+                "CLOSE ALL;SET SESSION AUTHORIZATION DEFAULT;RESET ALL;UNLISTEN *;\
+                 SELECT pg_catalog.pg_advisory_unlock_all();DISCARD SEQUENCES;DISCARD TEMP",
+            ),
+            Ledger::SessionState => Some("DISCARD ALL"),
+            Ledger::Beyond => None,
+        }
+    }
+
+    /// Notes that the SQL of [`reset_sql`](Self::reset_sql) succeeded.
+    pub fn reset_done(&mut self) {
+        if self.ledger == Ledger::SessionState {
+            self.statements.clear();
+        }
+        self.unnamed = None;
+        self.parameters = Arc::new(ParameterSet::default());
+        self.ledger = Ledger::Clean;
+    }
+}

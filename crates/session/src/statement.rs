@@ -1,0 +1,156 @@
+//! Statements that clients prepared, one copy per worker thread, named by text and parameter types.
+//!
+//! A client's statement name means nothing to a shared server connection. What is prepared there is the *text and
+//! parameter types* under a name of ours, so that all sessions which prepare the same thing share one plan.
+//!
+//! ## Why
+//! The table belongs to a thread, so it needs no lock; ids carry the thread's number, so that a server connection that
+//! moves to another thread never confuses two statements (it may hold one twice, which costs a little memory there).
+//!
+//! ## Limits
+//! The table keeps two generations; when the young one is full the old one is dropped. A statement that a client still
+//! holds lives on through its `Rc`, and preparing its text anew merely gives it another id.
+
+use std::cell::Cell;
+use std::hash::BuildHasher;
+use std::rc::Rc;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+use pgweir_sql::plan::{Plan, PlanTable};
+
+/// What a statement is called within the process: the worker's number above, a counter below.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StatementId(pub u64);
+
+/// Bits of a [`StatementId`] that count statements; the worker's number lies above them.
+const COUNTER_BITS: u32 = 48;
+
+impl StatementId {
+    /// Returns the name under which the statement is prepared on servers.
+    ///
+    /// Well below NAMEDATALEN (64), and with a prefix that no client gets through to a server.
+    pub fn server_name(self) -> String {
+        format!("{SERVER_NAME_PREFIX}{}_{}", self.0 >> COUNTER_BITS, self.0 & ((1 << COUNTER_BITS) - 1))
+    }
+}
+
+/// Begins every statement name that pgweir uses on a server.
+pub const SERVER_NAME_PREFIX: &str = "pgweir_";
+
+/// A name that is never prepared: Bind and Describe of a missing statement are sent to it, so that the *server* fails
+/// the batch with all the consequences that this has there.
+pub const MISSING_NAME: &[u8] = b"pgweir_missing";
+
+/// A prepared statement's text and parameter types.
+#[derive(Debug)]
+pub struct Statement {
+    /// Its identity on servers.
+    pub id: StatementId,
+    /// The name on servers, as bytes.
+    pub server_name: Box<[u8]>,
+    /// What follows the name in Parse: text, NUL, number of types, types. `None` when the message was too large to keep:
+    /// then the statement exists only where it was sent, and the session is pinned there.
+    pub tail: Option<Box<[u8]>>,
+    /// How the text is classified; `None` where it was too large to be read.
+    pub plan: Option<Rc<Plan>>,
+    /// How often it has been prepared by clients of this thread.
+    prepared_count: Cell<u32>,
+}
+
+impl Statement {
+    /// Returns whether naming it on the server pays: from the second time on.
+    ///
+    /// A text with literals in it comes once; naming it would only push useful statements out of the server's list.
+    pub fn is_repeated(&self) -> bool {
+        self.prepared_count.get() > 1
+    }
+}
+
+/// The statements of one worker thread.
+#[derive(Debug)]
+pub struct StatementTable {
+    worker: u16,
+    next: u64,
+    hasher: RandomState,
+    young: HashTable<Rc<Statement>>,
+    old: HashTable<Rc<Statement>>,
+    young_bytes: usize,
+    count_limit: usize,
+    bytes_limit: usize,
+}
+
+impl StatementTable {
+    /// Makes an empty table for worker number `worker`, bounded by `count_limit` statements and `bytes_limit` bytes of
+    /// text per generation.
+    pub fn new(worker: u16, count_limit: usize, bytes_limit: usize) -> Self {
+        StatementTable {
+            worker,
+            next: 0,
+            hasher: RandomState::default(),
+            young: HashTable::new(),
+            old: HashTable::new(),
+            young_bytes: 0,
+            count_limit: count_limit.max(1),
+            bytes_limit,
+        }
+    }
+
+    /// Returns the statement of a Parse message, given what follows its name (`tail`) and the text alone (`sql`).
+    ///
+    /// Allocates only for a statement that is not known yet.
+    pub fn prepare(&mut self, tail: &[u8], sql: &[u8], plans: &mut PlanTable) -> Rc<Statement> {
+        let hash = self.hasher.hash_one(tail);
+        let same = |statement: &Rc<Statement>| statement.tail.as_deref() == Some(tail);
+        if let Some(found) = self.young.find(hash, same) {
+            found.prepared_count.set(found.prepared_count.get().saturating_add(1));
+            return Rc::clone(found);
+        }
+        let statement = match self.old.find_entry(hash, same) {
+            Ok(entry) => entry.remove().0,
+            Err(_) => self.create(Some(tail.into()), Some(plans.get(sql))),
+        };
+        statement.prepared_count.set(statement.prepared_count.get().saturating_add(1));
+        self.insert(hash, &statement, tail.len());
+        statement
+    }
+
+    /// Returns a statement whose text was too large to keep: it is in no table and can be prepared only once.
+    pub fn prepare_unread(&mut self) -> Rc<Statement> {
+        let statement = self.create(None, None);
+        statement.prepared_count.set(2);
+        statement
+    }
+
+    fn create(&mut self, tail: Option<Box<[u8]>>, plan: Option<Rc<Plan>>) -> Rc<Statement> {
+        let id = StatementId(u64::from(self.worker) << COUNTER_BITS | self.next);
+        self.next += 1;
+        Rc::new(Statement {
+            id,
+            server_name: id.server_name().into_bytes().into(),
+            tail,
+            plan,
+            prepared_count: Cell::new(0),
+        })
+    }
+
+    fn insert(&mut self, hash: u64, statement: &Rc<Statement>, bytes: usize) {
+        if self.young.len() >= self.count_limit || self.young_bytes + bytes > self.bytes_limit {
+            self.old = std::mem::take(&mut self.young);
+            self.young_bytes = 0;
+        }
+        self.young_bytes += bytes;
+        let hasher = &self.hasher;
+        self.young.insert_unique(hash, Rc::clone(statement), |s| hasher.hash_one(s.tail.as_deref().unwrap_or_default()));
+    }
+
+    /// Returns how many statements the table holds.
+    pub fn len(&self) -> usize {
+        self.young.len() + self.old.len()
+    }
+
+    /// Returns whether the table holds none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

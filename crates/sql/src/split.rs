@@ -1,0 +1,135 @@
+//! Where the statements of a text begin and end.
+
+use std::ops::Range;
+
+use crate::lexer::{Lexer, Token, TokenKind};
+
+/// Returns the byte ranges of the statements of a text, without their semicolons, surrounding white space and comments.
+/// Empty statements are left out. They pair with [`crate::Classified::statements`].
+pub fn split(sql: &[u8]) -> impl Iterator<Item = Range<usize>> {
+    let mut tokens = Lexer::new(sql);
+    let mut splitter = Splitter::default();
+    std::iter::from_fn(move || {
+        let mut range: Option<Range<usize>> = None;
+        for token in tokens.by_ref() {
+            if matches!(token.kind, TokenKind::Whitespace | TokenKind::Comment) {
+                continue;
+            }
+            if splitter.ends_with(&token) {
+                if range.is_some() {
+                    break;
+                }
+                continue;
+            }
+            let start = range.map_or(token.start, |range| range.start);
+            range = Some(start..token.end());
+        }
+        range
+    })
+}
+
+/// Returns the byte range of the statement that an `EXPLAIN ROUTE` of this text asks about.
+pub fn explained(sql: &[u8]) -> Option<Range<usize>> {
+    let statement = split(sql).next()?;
+    let mut words = Lexer::new(sql.get(statement.clone())?)
+        .filter(|token| !matches!(token.kind, TokenKind::Whitespace | TokenKind::Comment));
+    let is = |token: Option<Token<'_>>, word: &[u8]| token.is_some_and(|token| token.text.eq_ignore_ascii_case(word));
+    if !is(words.next(), b"explain") || !is(words.next(), b"route") {
+        return None;
+    }
+    let inner = words.next()?;
+    Some(statement.start + inner.start..statement.end)
+}
+
+/// Finds the semicolons that end statements: not those inside parentheses (`CREATE RULE`) nor inside the body of a
+/// `CREATE FUNCTION ... BEGIN ATOMIC ... END`.
+#[derive(Debug, Default)]
+pub(crate) struct Splitter {
+    parentheses: usize,
+    /// Depth of `BEGIN ATOMIC` and the `CASE`s inside it.
+    blocks: usize,
+    place: Place,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Before the first word.
+    #[default]
+    Start,
+    /// Inside a `CREATE`.
+    Create,
+    /// Inside a `CREATE`, directly behind the word `BEGIN`.
+    CreateBegin,
+    /// Inside any other statement.
+    Other,
+}
+
+impl Splitter {
+    /// Takes the next token that is neither white space nor comment; returns whether it ends the statement.
+    pub(crate) fn ends_with(&mut self, token: &Token<'_>) -> bool {
+        match token.text {
+            b"(" => self.parentheses += 1,
+            b")" => self.parentheses = self.parentheses.saturating_sub(1),
+            b";" if self.parentheses == 0 && self.blocks == 0 => {
+                self.place = Place::Start;
+                return true;
+            }
+            _ if token.kind == TokenKind::Word => self.word(token.text),
+            _ => {}
+        }
+        false
+    }
+
+    fn word(&mut self, word: &[u8]) {
+        let is = |other: &[u8]| word.eq_ignore_ascii_case(other);
+        self.place = match self.place {
+            Place::Start if is(b"create") => Place::Create,
+            Place::Start | Place::Other => Place::Other,
+            Place::Create | Place::CreateBegin if is(b"begin") => Place::CreateBegin,
+            Place::CreateBegin if is(b"atomic") => {
+                self.blocks += 1;
+                Place::Create
+            }
+            Place::Create | Place::CreateBegin => {
+                if self.blocks > 0 && is(b"case") {
+                    self.blocks += 1;
+                } else if is(b"end") {
+                    self.blocks = self.blocks.saturating_sub(1);
+                }
+                Place::Create
+            }
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(sql: &str) -> Vec<&str> {
+        split(sql.as_bytes()).map(|range| &sql[range]).collect()
+    }
+
+    #[test]
+    fn empty_statements_are_left_out() {
+        assert_eq!(parts(";; select 1 ;/* x */; select 2 -- y"), ["select 1", "select 2"]);
+        assert!(parts(" -- x").is_empty());
+    }
+
+    #[test]
+    fn semicolons_inside_are_no_ends() {
+        assert_eq!(parts("select ';', \";\", $$;$$; select 2").len(), 2);
+        assert_eq!(parts("create rule r as on insert to t do (select 1; select 2); select 3").len(), 2);
+        let function = "create function f() returns int begin atomic select case when true then 1 end; select 2; end";
+        assert_eq!(parts(&format!("{function}; select 3")), [function, "select 3"]);
+        assert_eq!(parts("begin; select 1; end"), ["begin", "select 1", "end"]);
+    }
+
+    #[test]
+    fn finds_the_statement_to_explain() {
+        let sql = b"/* x */ EXPLAIN /* y */ Route  SELECT 1 ; ";
+        assert_eq!(explained(sql).map(|range| &sql[range]), Some(b"SELECT 1".as_slice()));
+        assert_eq!(explained(b"explain select 1"), None);
+        assert_eq!(explained(b"explain route"), None);
+    }
+}
