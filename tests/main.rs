@@ -1,1 +1,5 @@
-//! Integration tests on real PostgreSQL clusters, one binary.
+//! Integration tests: real PostgreSQL clusters, real drivers, the built `pgweir` binary. One test binary.
+
+mod drivers;
+mod support;
+mod transcripts;

@@ -1,10 +1,6 @@
 //! What the codec costs: scanning frames (goal: below 5 ns each), decoding what sessions look into, encoding an error.
 //!
 //! `cargo bench -p pgweir-benches --bench codec`
-#![expect(
-    missing_docs,
-    reason = "criterion_group! generates a function without any"
-)]
 
 use std::hint::black_box;
 

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use pgweir_model::Sqlstate;
-
 /// The monitor did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -13,29 +11,24 @@ pub enum StartError {
     /// The thread's runtime could not be made.
     #[error("cannot start the runtime of the cluster monitor")]
     Runtime(#[source] std::io::Error),
+    /// A node's connection pool could not be made.
+    #[error("cannot make the connection pool of the cluster monitor")]
+    Pool(#[from] deadpool_postgres::BuildError),
 }
 
 /// A server did not answer the monitor.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProbeError {
     /// No connection, no login, or it broke.
     #[error("{what}")]
     Connection {
-        /// What was attempted, and what the system or the server said; without secrets.
+        /// What the system or the server said; without secrets.
         what: String,
-        /// Whether nothing can be there: refused, no such socket, or the server says that it does not take connections.
+        /// Whether nothing can be there: refused, no such socket, or the server says that it takes no connections.
         definite: bool,
     },
-    /// The server refused the question.
-    #[error("the server answered {sqlstate}: {message}")]
-    Refused {
-        /// Its SQLSTATE.
-        sqlstate: Sqlstate,
-        /// Its message.
-        message: String,
-    },
     /// No answer in time.
-    #[error("no answer within {limit:?}")]
+    #[error("no answer within {} ms", limit.as_millis())]
     Timeout {
         /// The limit.
         limit: Duration,
@@ -56,7 +49,7 @@ impl ProbeError {
         match self {
             ProbeError::Connection { definite, .. } => *definite,
             ProbeError::Foreign { .. } => true,
-            ProbeError::Refused { .. } | ProbeError::Timeout { .. } => false,
+            ProbeError::Timeout { .. } => false,
         }
     }
 }

@@ -48,7 +48,9 @@ impl Drop for StopOnDrop {
 
 impl Handle {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Handle { guard: Arc::new(StopOnDrop(shared)) }
+        Handle {
+            guard: Arc::new(StopOnDrop(shared)),
+        }
     }
 
     fn shared(&self) -> &Shared {
@@ -62,7 +64,10 @@ impl Handle {
 
     /// Returns a reader for one worker thread, which costs one atomic load per look.
     pub fn reader(&self) -> TopologyReader {
-        TopologyReader { _keep: self.clone(), cache: Cache::new(Arc::clone(&self.shared().topology)) }
+        TopologyReader {
+            _keep: self.clone(),
+            cache: Cache::new(Arc::clone(&self.shared().topology)),
+        }
     }
 
     /// Says that a transaction that wrote has ended: the primary is sampled now rather than at the next tick.
@@ -85,10 +90,14 @@ impl Handle {
         }
     }
 
-    /// Takes over limits, weights, intervals and the login. The servers must be the same, in the same order; a list of
-    /// other length is ignored but for the rest.
-    pub fn reconfigure(&self, settings: Settings) {
-        self.shared().settings.send_replace(Arc::new(settings));
+    /// Takes over limits, weights and intervals, and returns whether it did: the servers must be as many, in the same
+    /// order. Addresses and the login stay as they were at the start.
+    pub fn reconfigure(&self, settings: Settings) -> bool {
+        let fits = settings.nodes.len() == self.shared().check.len();
+        if fits {
+            self.shared().settings.send_replace(Arc::new(settings));
+        }
+        fits
     }
 
     /// Waits for the next snapshot after the call.
@@ -109,7 +118,9 @@ impl Handle {
     /// # Cancel safety
     /// Safe: nothing is consumed.
     pub async fn wait_for_primary(&self, deadline: Instant) -> Result<Arc<Topology>, NoPrimary> {
-        self.wait_until(deadline, |topology| topology.primary.is_some()).await.ok_or(NoPrimary)
+        self.wait_until(deadline, |topology| topology.primary.is_some())
+            .await
+            .ok_or(NoPrimary)
     }
 
     /// Waits until a snapshot satisfies `condition` and returns it; `None` at `deadline`.

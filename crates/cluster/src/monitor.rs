@@ -1,11 +1,288 @@
-//! stub
-use crate::{error::StartError, handle::Handle, settings::Settings};
+//! The monitor's thread: a task per node asks, one task judges and publishes.
+//!
+//! ## Why
+//! - The primary is asked every `lag_poll`; its answer wakes the others, so that a replica is always asked just after a
+//!   sample and shows its lag against it. Without a primary they ask on their own.
+//! - A poke brings the next question forward. Pokes are coalesced: what comes while a question is on its way is answered
+//!   by the one after it. While a replica has not replayed what was sampled for a poke, it is asked again at once.
+//! - A snapshot is published for every answer and at every tick, each with its end: a monitor that stalls does not leave
+//!   a fresh-looking one behind.
+//!
+//! ## Limits
+//! A node is asked one question at a time, at most every 10 ms.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use deadpool_postgres::Pool;
+use pgweir_model::{Lsn, Role};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+
+use crate::connection::pool;
+use crate::error::{ProbeError, StartError};
+use crate::handle::{Handle, Shared};
+use crate::judge::{Event, Judge};
+use crate::probe::{Observation, probe};
+use crate::settings::Settings;
+
+/// The least time between two questions to one node.
+///
+/// Chosen: a question costs each side some 100 us, so at most one percent of a core per server under a flood of writes;
+/// a session that reads its own write waits that long for a replica at the least when there are others.
+const SPACING: Duration = Duration::from_millis(10);
+
+/// How often a replica is asked again for one poke: about 150 ms, then the ticks go on.
+const CATCH_UP_TRIES: u32 = 15;
+
+/// The wait after the first failure; it doubles with each.
+const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+
+/// The longest wait after a failure: a server that is back takes part again this soon at the latest.
+const BACKOFF_LONGEST: Duration = Duration::from_secs(2);
+
+/// The least wait after a failure, when the data path reports failures of its own.
+const BACKOFF_LEAST: Duration = Duration::from_millis(50);
+
+/// Answers that may wait for the judge; each node has at most one on its way.
+const REPORTS: usize = 64;
+
 /// Starts monitors.
 #[derive(Debug)]
 pub struct Monitor;
+
 impl Monitor {
-    /// Starts.
+    /// Starts watching a cluster, on a thread of its own, and returns at once: the first snapshot knows nothing yet.
+    ///
     /// # Errors
-    /// none
-    pub fn start(settings: Settings) -> Result<Handle, StartError> { let _ = settings; Err(StartError::Thread(std::io::Error::other("not built"))) }
+    /// [`StartError`]; nothing is left running.
+    pub fn start(settings: Settings) -> Result<Handle, StartError> {
+        let settings = Arc::new(settings);
+        let pools = settings
+            .nodes
+            .iter()
+            .map(|node| pool(&settings, node))
+            .collect::<Result<Vec<_>, _>>()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(StartError::Runtime)?;
+        let mut judge = Judge::new(Arc::clone(&settings));
+        let mut unseen = judge.snapshot(Instant::now());
+        unseen.version = 0;
+        let shared = Arc::new(Shared {
+            topology: Arc::new(ArcSwap::from_pointee(unseen)),
+            version: watch::Sender::new(0),
+            poked: AtomicBool::new(false),
+            poke: Notify::new(),
+            check: settings.nodes.iter().map(|_| Notify::new()).collect(),
+            settings: watch::Sender::new(settings),
+            stop: watch::Sender::new(false),
+        });
+        let mut stop = shared.stop.subscribe();
+        let work = run(Arc::clone(&shared), judge, pools);
+        let thread = std::thread::Builder::new().name("pgweir-control".to_owned());
+        let started = thread.spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = work => {}
+                    _ = stop.wait_for(|stop| *stop) => {}
+                }
+            });
+            // A name lookup may hang; nobody waits for it any more.
+            runtime.shutdown_background();
+        });
+        started.map_err(StartError::Thread)?;
+        Ok(Handle::new(shared))
+    }
+}
+
+/// What a node's task found.
+struct Report {
+    node: usize,
+    found: Result<Observation, ProbeError>,
+}
+
+/// What the replicas are asked again for.
+#[derive(Default)]
+struct CatchUp {
+    /// A poke has come, and no sample that was sent after it.
+    awaits_sample: bool,
+    target: Option<Lsn>,
+    tries: Vec<u32>,
+}
+
+async fn run(shared: Arc<Shared>, mut judge: Judge, pools: Vec<Pool>) {
+    let (sender, mut reports) = mpsc::channel(REPORTS);
+    let mut watchers = JoinSet::new();
+    for (node, pool) in pools.into_iter().enumerate() {
+        watchers.spawn(watch_node(node, pool, Arc::clone(&shared), sender.clone()));
+    }
+    let mut settings = shared.settings.subscribe();
+    let mut tick = ticks(settings.borrow_and_update().lag_poll);
+    let mut catch_up = CatchUp {
+        tries: vec![0; shared.check.len()],
+        ..CatchUp::default()
+    };
+    loop {
+        tokio::select! {
+            Some(report) = reports.recv() => {
+                let node = report.node;
+                match report.found {
+                    Ok(answer) => judge.on_answer(node, answer),
+                    Err(error) => judge.on_failure(node, error),
+                }
+                wake_others(&shared, &judge, node, &mut catch_up);
+            }
+            () = shared.poke.notified() => {
+                // Cleared before the question is sent: a poke from here on asks for another.
+                shared.poked.store(false, Ordering::Release);
+                catch_up.awaits_sample = true;
+                if let Some(check) = judge.primary().and_then(|primary| shared.check.get(primary)) {
+                    check.notify_one();
+                }
+                continue;
+            }
+            Ok(()) = settings.changed() => {
+                let settings = Arc::clone(&settings.borrow_and_update());
+                tick = ticks(settings.lag_poll);
+                judge.reconfigure(settings);
+            }
+            _ = tick.tick() => {}
+        }
+        log_events(&shared.settings.borrow(), judge.take_events());
+        publish(&shared, &mut judge);
+    }
+}
+
+fn ticks(period: Duration) -> tokio::time::Interval {
+    let mut ticks = tokio::time::interval(period.max(Duration::from_millis(1)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+fn publish(shared: &Shared, judge: &mut Judge) {
+    let topology = judge.snapshot(Instant::now());
+    let version = topology.version;
+    shared.topology.store(Arc::new(topology));
+    shared.version.send_replace(version);
+}
+
+/// After an answer of the primary everyone else is asked; a replica that still lacks what a poke was for is asked again.
+fn wake_others(shared: &Shared, judge: &Judge, reporter: usize, catch_up: &mut CatchUp) {
+    if judge.primary() == Some(reporter) {
+        if std::mem::take(&mut catch_up.awaits_sample) {
+            catch_up.target = judge.newest_position();
+            catch_up.tries.fill(0);
+        }
+        let others = shared
+            .check
+            .iter()
+            .enumerate()
+            .filter(|(node, _)| *node != reporter);
+        others.for_each(|(_, check)| check.notify_one());
+    } else if let (Some(target), Some(tries)) = (catch_up.target, catch_up.tries.get_mut(reporter))
+        && *tries < CATCH_UP_TRIES
+        && judge.is_behind(reporter, target)
+        && let Some(check) = shared.check.get(reporter)
+    {
+        *tries += 1;
+        check.notify_one();
+    }
+}
+
+/// Asks one node for ever.
+async fn watch_node(node: usize, pool: Pool, shared: Arc<Shared>, reports: mpsc::Sender<Report>) {
+    let Some(check) = shared.check.get(node) else {
+        return;
+    };
+    let mut backoff = BACKOFF_FIRST;
+    loop {
+        let settings = Arc::clone(&shared.settings.borrow());
+        let started_at = tokio::time::Instant::now();
+        let found = probe(&pool, &settings).await;
+        let (least, longest) = match &found {
+            Ok(answer) => {
+                backoff = BACKOFF_FIRST;
+                // The primary's answer wakes a replica first; half a poll more keeps the two from asking twice.
+                let period = if answer.role == Role::Primary {
+                    settings.lag_poll
+                } else {
+                    settings.lag_poll * 3 / 2
+                };
+                (SPACING.min(period), period)
+            }
+            Err(_) => {
+                let wait = backoff;
+                backoff = (backoff * 2).min(BACKOFF_LONGEST);
+                (BACKOFF_LEAST, wait)
+            }
+        };
+        let failed_at = found.is_err().then(tokio::time::Instant::now);
+        if reports.send(Report { node, found }).await.is_err() {
+            return;
+        }
+        // A failure may have taken its whole timeout: the wait begins behind it.
+        let from = failed_at.unwrap_or(started_at);
+        tokio::time::sleep_until(from + least).await;
+        let _woken_or_due = tokio::time::timeout_at(from + longest, check.notified()).await;
+    }
+}
+
+fn log_events(settings: &Settings, events: Vec<Event>) {
+    let cluster = &*settings.name;
+    let name = |node: usize| settings.nodes.get(node).map_or("?", |node| &*node.name);
+    for event in events {
+        match event {
+            Event::Up { node, role } => {
+                tracing::info!(cluster, node = name(node), %role, "server is up")
+            }
+            Event::Down { node, error } => {
+                tracing::warn!(cluster, node = name(node), %error, "server is down")
+            }
+            Event::Role { node, role } => {
+                tracing::info!(cluster, node = name(node), %role, "server changed its role")
+            }
+            Event::Unexpected {
+                node,
+                seen,
+                expected,
+            } => {
+                tracing::warn!(cluster, node = name(node), %seen, %expected, "server has another role than configured");
+            }
+            Event::Primary {
+                node: Some(node),
+                timeline,
+            } => {
+                tracing::info!(cluster, node = name(node), timeline, "primary found");
+            }
+            Event::Primary { node: None, .. } => {
+                tracing::warn!(cluster, "no primary: writes are refused")
+            }
+            Event::Split { timeline } => {
+                tracing::error!(
+                    cluster,
+                    timeline,
+                    "two primaries on one timeline: writes are refused"
+                );
+            }
+            Event::LeftBehind {
+                node,
+                timeline,
+                newest,
+            } => {
+                let node = name(node);
+                tracing::error!(
+                    cluster,
+                    node,
+                    timeline,
+                    newest,
+                    "primary of an old timeline: it takes no traffic"
+                );
+            }
+        }
+    }
 }

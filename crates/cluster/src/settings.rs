@@ -78,7 +78,10 @@ impl Settings {
             index,
             nodes: cluster.backends.iter().map(node).collect(),
             user: Arc::clone(&cluster.user),
-            password: cluster.password.as_ref().map(|password| Arc::from(password.expose())),
+            password: cluster
+                .password
+                .as_ref()
+                .map(|password| Arc::from(password.expose())),
             database: Arc::clone(&cluster.database),
             lag_poll: cluster.lag_poll,
             max_lag: match cluster.max_lag {

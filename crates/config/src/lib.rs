@@ -1,7 +1,7 @@
 //! Configuration: TOML text, or upstream URLs, to a validated immutable snapshot.
 //!
 //! Every problem of a file is reported at once, each with file, line, key and the nearest known name. The one table of
-//! all settings is [`reference`]: the reader, the documentation and the default file are made from it.
+//! all settings is [`mod@reference`]: the reader, the documentation and the default file are made from it.
 //! A [`Config`] never changes: a reload makes a new one, and [`diff()`] says what it takes over.
 #![forbid(unsafe_code)]
 

@@ -3,7 +3,7 @@
 //! The text is parsed to a tree that knows where each value stands; the tree is read by hand against [`reference`], so
 //! that one run finds every problem and each is named with its line.
 //!
-//! [`reference`]: crate::reference
+//! [`reference`]: mod@crate::reference
 
 mod section;
 mod value;
@@ -108,11 +108,7 @@ fn read(reader: &Reader<'_>, tree: &DeTable<'_>) -> Config {
     let auth = single(reader, tree, "auth", Table::Auth, auth);
     let clusters = named(reader, tree, "clusters", Table::Cluster, cluster);
     if clusters.is_empty() && !tree.contains_key("clusters") {
-        reader.problem(
-            0,
-            String::new(),
-            Wrong::new("no [clusters.X]: there is no server to go to"),
-        );
+        reader.lacks("no [clusters.X]: there is no server to go to");
     }
     let mut databases = named(
         reader,
@@ -127,7 +123,7 @@ fn read(reader: &Reader<'_>, tree: &DeTable<'_>) -> Config {
     } else if databases.is_empty() && !clusters.is_empty() && !tree.contains_key("databases") {
         let message =
             "no [databases.X]: with several clusters, name the databases and where they are";
-        reader.problem(0, String::new(), Wrong::new(message));
+        reader.lacks(message);
     }
     let users = users(reader, tree, auth.method);
     Config {
@@ -392,7 +388,7 @@ fn users(reader: &Reader<'_>, tree: &DeTable<'_>, method: AuthMethod) -> Vec<Use
     }
     if entries.is_empty() && method != AuthMethod::Trust {
         let message = format!("no [[users]]: with method {method} nobody can log in");
-        reader.problem(0, String::new(), Wrong::new(message));
+        reader.lacks(message);
     }
     let mut names = HashSet::new();
     let mut all = Vec::new();
@@ -434,4 +430,30 @@ fn user(section: &mut Section<'_, '_>, method: AuthMethod) -> User {
         );
     }
     user
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "[clusters.main]\nbackends=[{host='h'}]\n[[users]]\nname='app'\npassword={env='APP_PASSWORD'}\n";
+
+    #[test]
+    fn a_password_may_stand_in_the_environment() {
+        let environment = |name: &str| (name == "APP_PASSWORD").then(|| "from outside".to_owned());
+        let config = parse_with(TEXT, "f", &environment).unwrap();
+        assert_eq!(
+            config.users[0].password.as_ref().unwrap().expose(),
+            "from outside"
+        );
+    }
+
+    #[test]
+    fn an_empty_password_in_the_environment_is_refused() {
+        let errors = parse_with(TEXT, "f", &|_| Some(String::new())).unwrap_err();
+        assert_eq!(
+            errors.to_string(),
+            "f:5: [[users]] password: is empty: PostgreSQL accepts no empty password"
+        );
+    }
 }

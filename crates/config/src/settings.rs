@@ -11,6 +11,9 @@ use pgweir_model::NodeId;
 
 use crate::Secret;
 
+/// The port that is meant where a listening address names none. Chosen: PgBouncer's, which clients of poolers expect.
+pub(crate) const DEFAULT_LISTEN_PORT: u16 = 6432;
+
 /// A whole configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -63,6 +66,20 @@ pub struct Server {
     pub tcp_keepalive: Option<Duration>,
     /// How long sent bytes may stay unacknowledged before the socket is given up (Linux); `None` leaves it to the system.
     pub tcp_user_timeout: Option<Duration>,
+}
+
+impl Server {
+    /// Returns the port in the name of Unix-domain sockets: that of the first TCP address, else 6432.
+    pub fn unix_port(&self) -> u16 {
+        let port = |address: &ListenAddress| match address {
+            ListenAddress::Tcp(_, port) => Some(*port),
+            ListenAddress::Unix(_) => None,
+        };
+        self.listen
+            .iter()
+            .find_map(port)
+            .unwrap_or(DEFAULT_LISTEN_PORT)
+    }
 }
 
 /// Where clients are accepted.

@@ -43,7 +43,9 @@ impl Lag {
     /// An answer older than `patience` ages: what was true then is not known to be true any more. A replica on another
     /// timeline than the samples has positions that cannot be compared.
     pub fn measure(log: &SampleLog, replay: Replay, patience: Duration, now: Instant) -> Lag {
-        let Some(newest) = log.newest() else { return Lag::default() };
+        let Some(newest) = log.newest() else {
+            return Lag::default();
+        };
         if replay.timeline != 0 && replay.timeline != log.timeline() {
             return Lag::default();
         }
@@ -54,10 +56,15 @@ impl Lag {
         let behind = if bytes == 0 {
             Some(Duration::ZERO)
         } else {
-            log.flushed_until(replay.position).map(|sent_at| replay.asked_at.saturating_duration_since(sent_at))
+            log.flushed_until(replay.position)
+                .map(|sent_at| replay.asked_at.saturating_duration_since(sent_at))
         };
         let unheard = now.saturating_duration_since(replay.asked_at);
-        let ageing = if unheard > patience { unheard } else { Duration::ZERO };
+        let ageing = if unheard > patience {
+            unheard
+        } else {
+            Duration::ZERO
+        };
         Lag {
             bytes: Some(bytes),
             time: behind.map(|behind| behind.saturating_add(ageing)),
@@ -80,13 +87,22 @@ mod tests {
     fn log(base: Instant, samples: &[(u64, u64)]) -> SampleLog {
         let mut log = SampleLog::new();
         for (ms, lsn) in samples {
-            log.push(Sample { sent_at: at(base, *ms), inserted: Lsn(*lsn), flushed: Lsn(*lsn), timeline: 3 });
+            log.push(Sample {
+                sent_at: at(base, *ms),
+                inserted: Lsn(*lsn),
+                flushed: Lsn(*lsn),
+                timeline: 3,
+            });
         }
         log
     }
 
     fn measure(log: &SampleLog, base: Instant, position: u64, asked_ms: u64, now_ms: u64) -> Lag {
-        let replay = Replay { position: Lsn(position), timeline: 3, asked_at: at(base, asked_ms) };
+        let replay = Replay {
+            position: Lsn(position),
+            timeline: 3,
+            asked_at: at(base, asked_ms),
+        };
         Lag::measure(log, replay, PATIENCE, at(base, now_ms))
     }
 
@@ -103,10 +119,16 @@ mod tests {
     fn a_paused_replica_is_behind_only_since_the_primary_moved() {
         let base = Instant::now();
         let mut samples: Vec<_> = (0..=50).map(|tick| (tick * 100, 500)).collect();
-        assert_eq!(measure(&log(base, &samples), base, 500, 5001, 5001).time, Some(Duration::ZERO));
+        assert_eq!(
+            measure(&log(base, &samples), base, 500, 5001, 5001).time,
+            Some(Duration::ZERO)
+        );
         samples.extend([(5100, 900), (5200, 900), (5300, 900)]);
         let lag = measure(&log(base, &samples), base, 500, 5301, 5301);
-        assert_eq!((lag.time, lag.bytes), (Some(Duration::from_millis(301)), Some(400)));
+        assert_eq!(
+            (lag.time, lag.bytes),
+            (Some(Duration::from_millis(301)), Some(400))
+        );
     }
 
     #[test]
@@ -124,7 +146,10 @@ mod tests {
         let base = Instant::now();
         let log = log(base, &[(0, 100)]);
         assert_eq!(measure(&log, base, 100, 1, 200).time, Some(Duration::ZERO));
-        assert_eq!(measure(&log, base, 100, 1, 3001).time, Some(Duration::from_secs(3)));
+        assert_eq!(
+            measure(&log, base, 100, 1, 3001).time,
+            Some(Duration::from_secs(3))
+        );
     }
 
     #[test]
@@ -132,9 +157,16 @@ mod tests {
         let base = Instant::now();
         assert_eq!(measure(&SampleLog::new(), base, 100, 0, 0), Lag::default());
         let log = log(base, &[(0, 100)]);
-        let replay = Replay { position: Lsn(500), timeline: 2, asked_at: base };
+        let replay = Replay {
+            position: Lsn(500),
+            timeline: 2,
+            asked_at: base,
+        };
         assert_eq!(Lag::measure(&log, replay, PATIENCE, base), Lag::default());
-        let unknown = Replay { timeline: 0, ..replay };
+        let unknown = Replay {
+            timeline: 0,
+            ..replay
+        };
         assert_eq!(Lag::measure(&log, unknown, PATIENCE, base).bytes, Some(0));
     }
 
@@ -142,6 +174,13 @@ mod tests {
     fn a_replica_below_every_sample_has_bytes_and_no_age() {
         let base = Instant::now();
         let lag = measure(&log(base, &[(0, 100)]), base, 40, 1, 1);
-        assert_eq!(lag, Lag { bytes: Some(60), time: None, replayed_through: None });
+        assert_eq!(
+            lag,
+            Lag {
+                bytes: Some(60),
+                time: None,
+                replayed_through: None
+            }
+        );
     }
 }

@@ -84,7 +84,10 @@ impl SampleLog {
     /// above the point where the timelines part mean something else now. A position below earlier ones (a primary that
     /// lost what it had not flushed) drops those.
     pub fn push(&mut self, sample: Sample) -> bool {
-        let late = self.entries.back().is_some_and(|newest| sample.sent_at < newest.sent_at);
+        let late = self
+            .entries
+            .back()
+            .is_some_and(|newest| sample.sent_at < newest.sent_at);
         if sample.timeline < self.timeline || (late && sample.timeline == self.timeline) {
             return false;
         }
@@ -94,12 +97,23 @@ impl SampleLog {
         }
         let inserted = without_page_header(sample.inserted);
         let flushed = without_page_header(sample.flushed).min(inserted);
-        let entry = Entry { inserted, flushed, since: sample.sent_at, sent_at: sample.sent_at };
-        while self.entries.back().is_some_and(|last| last.inserted > inserted || last.flushed > flushed) {
+        let entry = Entry {
+            inserted,
+            flushed,
+            since: sample.sent_at,
+            sent_at: sample.sent_at,
+        };
+        while self
+            .entries
+            .back()
+            .is_some_and(|last| last.inserted > inserted || last.flushed > flushed)
+        {
             self.entries.pop_back();
         }
         match self.entries.back_mut() {
-            Some(last) if last.inserted == inserted && last.flushed == flushed => last.sent_at = sample.sent_at,
+            Some(last) if last.inserted == inserted && last.flushed == flushed => {
+                last.sent_at = sample.sent_at
+            }
             _ => self.entries.push_back(entry),
         }
         if self.entries.len() >= SampleLog::CAPACITY {
@@ -122,30 +136,52 @@ impl SampleLog {
     ///
     /// Whatever was committed before that moment is visible on a replica that has replayed up to there.
     pub fn covered_until(&self, replayed: Lsn) -> Option<Instant> {
-        let covered = self.entries.partition_point(|entry| entry.inserted <= replayed);
-        self.entries.get(covered.checked_sub(1)?).map(|entry| entry.sent_at)
+        let covered = self
+            .entries
+            .partition_point(|entry| entry.inserted <= replayed);
+        self.entries
+            .get(covered.checked_sub(1)?)
+            .map(|entry| entry.sent_at)
     }
 
     /// Returns when the newest sample was sent all of whose *flushed* WAL lies below `replayed`.
     pub fn flushed_until(&self, replayed: Lsn) -> Option<Instant> {
-        let covered = self.entries.partition_point(|entry| entry.flushed <= replayed);
-        self.entries.get(covered.checked_sub(1)?).map(|entry| entry.sent_at)
+        let covered = self
+            .entries
+            .partition_point(|entry| entry.flushed <= replayed);
+        self.entries
+            .get(covered.checked_sub(1)?)
+            .map(|entry| entry.sent_at)
     }
 
     /// Returns the newest position that was known at `at`, or the oldest one if all were taken later.
     pub fn as_of(&self, at: Instant) -> Option<Sample> {
         let earlier = self.entries.partition_point(|entry| entry.since <= at);
-        self.entries.get(earlier.saturating_sub(1)).map(|entry| self.sample(entry))
+        self.entries
+            .get(earlier.saturating_sub(1))
+            .map(|entry| self.sample(entry))
     }
 
     fn sample(&self, entry: &Entry) -> Sample {
-        let Entry { inserted, flushed, sent_at, .. } = *entry;
-        Sample { sent_at, inserted, flushed, timeline: self.timeline }
+        let Entry {
+            inserted,
+            flushed,
+            sent_at,
+            ..
+        } = *entry;
+        Sample {
+            sent_at,
+            inserted,
+            flushed,
+            timeline: self.timeline,
+        }
     }
 
     /// Drops entries until a quarter of the room is free, the closest together for their age first.
     fn thin(&mut self) {
-        let Some(newest) = self.entries.back().map(|entry| entry.sent_at) else { return };
+        let Some(newest) = self.entries.back().map(|entry| entry.sent_at) else {
+            return;
+        };
         let mut share = SampleLog::RESOLUTION;
         while self.entries.len() > SampleLog::CAPACITY / 4 * 3 && share > 0 {
             self.thin_to(newest, share);
@@ -163,7 +199,9 @@ impl SampleLog {
         let mut kept: VecDeque<Entry> = VecDeque::with_capacity(SampleLog::CAPACITY);
         for entry in self.entries.iter().rev() {
             let age = newest.saturating_duration_since(entry.sent_at);
-            let gap = kept.front().map_or(Duration::MAX, |next| next.sent_at.saturating_duration_since(entry.sent_at));
+            let gap = kept.front().map_or(Duration::MAX, |next| {
+                next.sent_at.saturating_duration_since(entry.sent_at)
+            });
             if gap >= age / share || Some(entry.sent_at) == oldest {
                 kept.push_front(*entry);
             }

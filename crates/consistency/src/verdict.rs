@@ -49,7 +49,9 @@ impl MaxLag {
             None => 0,
             Some(0) => 1000,
             Some(behind) if behind >= limit => 0,
-            Some(behind) => u32::try_from((limit - behind).saturating_mul(1000) / limit).unwrap_or(0),
+            Some(behind) => {
+                u32::try_from((limit - behind).saturating_mul(1000) / limit).unwrap_or(0)
+            }
         }
     }
 }
@@ -59,7 +61,11 @@ mod tests {
     use super::*;
 
     fn lag(ms: u64, bytes: u64) -> Lag {
-        Lag { bytes: Some(bytes), time: Some(Duration::from_millis(ms)), replayed_through: None }
+        Lag {
+            bytes: Some(bytes),
+            time: Some(Duration::from_millis(ms)),
+            replayed_through: None,
+        }
     }
 
     #[test]

@@ -72,9 +72,10 @@ async fn accept(listener: Listener, shared: Arc<Shared>) {
                     tokio::time::sleep(std::time::Duration::from_millis(50)).await;
                 }
             },
-            changed = phase.wait_for(|phase| *phase >= Phase::Draining) => {
-                drop(changed);
-                return;
+            changed = phase.changed() => {
+                if changed.is_err() || shared.phase() >= Phase::Draining {
+                    return;
+                }
             }
         }
     }

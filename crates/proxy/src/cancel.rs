@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::task::{Context, Waker};
 
 use subtle::ConstantTimeEq;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 /// Bits of the process ID that we give out which count clients; the worker's number lies above them.
 const COUNTER_BITS: u32 = 22;
@@ -21,7 +21,8 @@ const COUNTER_BITS: u32 = 22;
 #[derive(Debug)]
 pub(crate) struct Slot {
     secret: Box<[u8]>,
-    requested: Cell<bool>,
+    /// CancelRequests that the client's task has not seen yet; each is dropped when it has been dealt with.
+    requests: RefCell<Vec<oneshot::Sender<()>>>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -41,9 +42,10 @@ impl Slot {
         }
     }
 
-    /// Returns whether a CancelRequest came since the last call.
-    pub(crate) fn take_request(&self) -> bool {
-        self.requested.replace(false)
+    /// Returns the CancelRequests that came since the last call; whoever has them drops them when they are dealt with.
+    pub(crate) fn take_requests(&self) -> Option<Vec<oneshot::Sender<()>>> {
+        let mut requests = self.requests.borrow_mut();
+        if requests.is_empty() { None } else { Some(std::mem::take(&mut requests)) }
     }
 }
 
@@ -78,7 +80,7 @@ impl Slots {
             }
         };
         self.next.set(counter);
-        let slot = Rc::new(Slot { secret, requested: Cell::new(false), waker: RefCell::new(None) });
+        let slot = Rc::new(Slot { secret, requests: RefCell::default(), waker: RefCell::new(None) });
         slots.insert(process_id, Rc::clone(&slot));
         (process_id, slot)
     }
@@ -92,11 +94,11 @@ impl Slots {
     }
 
     /// Takes a CancelRequest. A wrong secret is ignored, as PostgreSQL does; it is compared in constant time.
-    pub(crate) fn request(&self, process_id: u32, secret: &[u8]) {
+    pub(crate) fn request(&self, process_id: u32, secret: &[u8], done: oneshot::Sender<()>) {
         let slots = self.slots.borrow();
         let Some(slot) = slots.get(&process_id) else { return };
         if bool::from(slot.secret.ct_eq(secret)) {
-            slot.requested.set(true);
+            slot.requests.borrow_mut().push(done);
             slot.wake();
         }
     }

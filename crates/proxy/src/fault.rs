@@ -208,6 +208,24 @@ impl Fault {
         }
     }
 
+    /// The server's own verdict on a startup parameter.
+    pub(crate) fn from_parameters(error: &ConnectError) -> Self {
+        match error {
+            ConnectError::Refused { sqlstate, message, .. } => Fault::new(Sqlstate(*sqlstate), message.clone()),
+            ConnectError::Auth(_)
+            | ConnectError::Net(_)
+            | ConnectError::Decode(_)
+            | ConnectError::Encode(_)
+            | ConnectError::Unexpected { .. }
+            | ConnectError::Timeout => Fault::from_connect(error),
+        }
+    }
+
+    /// A version of the protocol that is not spoken.
+    pub(crate) fn not_supported(what: &str) -> Self {
+        Fault::new(Sqlstate::FEATURE_NOT_SUPPORTED, what).fatal()
+    }
+
     /// Transactions over several batches under statement pooling.
     pub(crate) fn no_transactions() -> Self {
         Fault::new(

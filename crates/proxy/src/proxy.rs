@@ -212,7 +212,7 @@ impl Proxy {
     pub fn reload(&self, new: Config) -> Vec<pgweir_config::Change> {
         let old = self.shared.config.load_full();
         let changes = pgweir_config::diff(&old, &new);
-        let kept = new.keeping_what_needs_restart(&old);
+        let kept = pgweir_config::take_over(&old, &new);
         for (index, (handle, cluster)) in self.shared.clusters.iter().zip(&kept.clusters).enumerate() {
             let index = u16::try_from(index).unwrap_or(u16::MAX);
             handle.reconfigure(pgweir_cluster::Settings::new(cluster, index));

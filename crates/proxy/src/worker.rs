@@ -17,8 +17,8 @@ use pgweir_route::{Balancer, Loads};
 use pgweir_session::{StatementTable, Tables};
 use pgweir_sql::plan::PlanTable;
 use pgweir_wire::Gather;
-use tokio::runtime::LocalRuntime;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::oneshot;
 
 use crate::cancel::Slots;
 use crate::login;
@@ -51,6 +51,8 @@ pub(crate) enum Mail {
         process_id: u32,
         /// The secret that the request carries.
         secret: Box<[u8]>,
+        /// Dropped when the request has been dealt with.
+        done: oneshot::Sender<()>,
     },
     /// Somebody waits for a connection of this pool.
     Serve(PoolKey),
@@ -178,26 +180,32 @@ impl Worker {
     }
 }
 
-/// Starts a worker.
+/// Starts a worker; returns once its runtime stands.
 pub(crate) fn spawn(
     index: usize,
     shared: Arc<Shared>,
     mail: UnboundedReceiver<Mail>,
 ) -> Result<JoinHandle<()>, std::io::Error> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        // The default of 61 makes a busy thread ask the reactor rarely; sockets are all that it has.
-        .event_interval(31)
-        .build_local(tokio::runtime::LocalOptions::default())?;
-    let thread = std::thread::Builder::new().name(format!("pgweir-{index}"));
-    thread.spawn(move || run(&runtime, index, shared, mail))
-}
-
-fn run(runtime: &LocalRuntime, index: usize, shared: Arc<Shared>, mail: UnboundedReceiver<Mail>) {
-    runtime.block_on(async move {
-        let worker = Rc::new(Worker::new(index, shared));
-        serve(worker, mail).await;
-    });
+    let (built, is_built) = std::sync::mpsc::channel();
+    let thread = std::thread::Builder::new().name(format!("pgweir-{index}")).spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            // The default of 61 makes a busy thread ask the reactor rarely; sockets are all that it has.
+            .event_interval(31)
+            .build_local(tokio::runtime::LocalOptions::default());
+        match runtime {
+            Ok(runtime) => {
+                // The starter waits for this.
+                let _waits = built.send(Ok(()));
+                runtime.block_on(async move { serve(Rc::new(Worker::new(index, shared)), mail).await });
+            }
+            Err(error) => {
+                let _waits = built.send(Err(error));
+            }
+        }
+    })?;
+    is_built.recv().unwrap_or_else(|_| Err(std::io::Error::other("the thread ended at once")))?;
+    Ok(thread)
 }
 
 /// The worker's own task: its mail, its clock, its reaper. Ends when the proxy stops.
@@ -253,7 +261,7 @@ fn on_mail(worker: &Rc<Worker>, note: Mail) {
                 Err(error) => tracing::warn!(%error, "cannot take over a new connection"),
             }
         }
-        Mail::Cancel { process_id, secret } => worker.slots.request(process_id, &secret),
+        Mail::Cancel { process_id, secret, done } => worker.slots.request(process_id, &secret, done),
         Mail::Serve(key) => worker.serve(&key),
         Mail::ConfigChanged => worker.apply_config(),
     }

@@ -94,20 +94,30 @@ impl Balancer {
 
     /// Returns a balancer whose order follows from `seed`; give each thread another one.
     pub fn new(seed: u64) -> Self {
-        Balancer { credit: Vec::new(), noise: Noise::new(seed) }
+        Balancer {
+            credit: Vec::new(),
+            noise: Noise::new(seed),
+        }
     }
 
     /// Returns the index of the node that takes the next request, among those for which `eligible` holds and whose
     /// weight is above zero.
     ///
     /// When lag has taken the whole effective weight of every one of them, the configured weights decide.
-    pub fn pick(&mut self, topology: &Topology, loads: &Loads, eligible: impl Fn(&Node) -> bool) -> Option<usize> {
+    pub fn pick(
+        &mut self,
+        topology: &Topology,
+        loads: &Loads,
+        eligible: impl Fn(&Node) -> bool,
+    ) -> Option<usize> {
         let nodes = &topology.nodes;
         if self.credit.len() < nodes.len() {
             self.credit.resize(nodes.len(), 0);
         }
         let in_choice = |node: &Node| node.weight > 0 && eligible(node);
-        let spent = !nodes.iter().any(|node| node.effective_weight > 0 && in_choice(node));
+        let spent = !nodes
+            .iter()
+            .any(|node| node.effective_weight > 0 && in_choice(node));
         let weight = |node: &Node| match (in_choice(node), spent) {
             (false, _) => 0,
             (true, false) => node.effective_weight,
@@ -122,17 +132,31 @@ impl Balancer {
                 continue;
             }
             *credit = (*credit + i64::from(weight)).min(total.saturating_mul(Balancer::DEBT_PICKS));
-            let claim = *credit + self.noise.below(total.saturating_mul(Balancer::NOISE_PICKS));
-            let candidate = Candidate { index, weight, in_flight: loads.in_flight(index), claim };
+            let claim = *credit
+                + self
+                    .noise
+                    .below(total.saturating_mul(Balancer::NOISE_PICKS));
+            let candidate = Candidate {
+                index,
+                weight,
+                in_flight: loads.in_flight(index),
+                claim,
+            };
             if turn.is_none_or(|turn| candidate.claim > turn.claim) {
                 turn = Some(candidate);
             }
-            if idlest.is_none_or(|idlest| candidate.load_against(&idlest) < idlest.load_against(&candidate)) {
+            if idlest.is_none_or(|idlest| {
+                candidate.load_against(&idlest) < idlest.load_against(&candidate)
+            }) {
                 idlest = Some(candidate);
             }
         }
         let (turn, idlest) = (turn?, idlest?);
-        let taken = if turn.is_overloaded_beside(&idlest) { idlest } else { turn };
+        let taken = if turn.is_overloaded_beside(&idlest) {
+            idlest
+        } else {
+            turn
+        };
         if let Some(credit) = self.credit.get_mut(taken.index) {
             *credit = (*credit - total).max(-total.saturating_mul(Balancer::DEBT_PICKS));
         }
@@ -148,7 +172,10 @@ impl Candidate {
 
     fn is_overloaded_beside(&self, other: &Candidate) -> bool {
         self.in_flight >= other.in_flight.saturating_add(Balancer::OVERLOAD_SLACK)
-            && self.load_against(other) > other.load_against(self).saturating_mul(Balancer::OVERLOAD_FACTOR)
+            && self.load_against(other)
+                > other
+                    .load_against(self)
+                    .saturating_mul(Balancer::OVERLOAD_FACTOR)
     }
 }
 

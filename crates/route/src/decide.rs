@@ -77,7 +77,10 @@ pub fn decide(
     balancer: &mut Balancer,
 ) -> Result<Route, RouteError> {
     if facts.reason == Reason::Local {
-        return Ok(Route { target: Target::Local, reason: Reason::Local });
+        return Ok(Route {
+            target: Target::Local,
+            reason: Reason::Local,
+        });
     }
     let held = match session.held {
         Held::Pinned(_) => Some(Reason::Pinned),
@@ -86,7 +89,10 @@ pub fn decide(
         Held::Nothing => None,
     };
     if let Some(reason) = held {
-        return Ok(Route { target: Target::Same, reason });
+        return Ok(Route {
+            target: Target::Same,
+            reason,
+        });
     }
     if let Some((instruction, by)) = instruction(facts, session) {
         return follow(instruction, by, facts, session, view, balancer);
@@ -105,7 +111,10 @@ pub fn decide(
         return to_primary(view, Reason::Learned);
     }
     match choose(facts, session, view, balancer) {
-        Ok(index) => Ok(Route { target: Target::Node(index), reason: facts.reason }),
+        Ok(index) => Ok(Route {
+            target: Target::Node(index),
+            reason: facts.reason,
+        }),
         Err(none) => to_primary(view, none),
     }
 }
@@ -113,7 +122,10 @@ pub fn decide(
 /// Returns the instruction that holds, and the reason that it gives.
 ///
 /// A hint of one statement does not choose the server of a whole session.
-pub(crate) fn instruction<'a>(facts: &Facts<'a>, session: &SessionView<'a>) -> Option<(Instruction<'a>, Reason)> {
+pub(crate) fn instruction<'a>(
+    facts: &Facts<'a>,
+    session: &SessionView<'a>,
+) -> Option<(Instruction<'a>, Reason)> {
     let (instruction, by) = match facts.route {
         Some(hint) if !session.session_pooling => (hint, Reason::Hint),
         _ => (session.route.instruction(), Reason::SessionSetting),
@@ -129,12 +141,21 @@ fn follow(
     view: &View<'_>,
     balancer: &mut Balancer,
 ) -> Result<Route, RouteError> {
-    let refused = RouteError::ReplicaWrite { instruction: if by == Reason::Hint { "the hint" } else { "pgweir.route" } };
+    let refused = RouteError::ReplicaWrite {
+        instruction: if by == Reason::Hint {
+            "the hint"
+        } else {
+            "pgweir.route"
+        },
+    };
     match instruction {
         Instruction::Auto | Instruction::Primary => to_primary(view, by),
         Instruction::Replica if facts.is_known_write() => Err(refused),
         Instruction::Replica => match choose(facts, session, view, balancer) {
-            Ok(index) => Ok(Route { target: Target::Node(index), reason: by }),
+            Ok(index) => Ok(Route {
+                target: Target::Node(index),
+                reason: by,
+            }),
             Err(none) => to_primary(view, none),
         },
         Instruction::Backend(name) => {
@@ -143,16 +164,24 @@ fn follow(
                 return Err(refused);
             }
             if node.health == Health::Down {
-                return Err(RouteError::BackendDown { name: Arc::clone(&node.name) });
+                return Err(RouteError::BackendDown {
+                    name: Arc::clone(&node.name),
+                });
             }
-            Ok(Route { target: Target::Node(index), reason: by })
+            Ok(Route {
+                target: Target::Node(index),
+                reason: by,
+            })
         }
     }
 }
 
 fn to_primary(view: &View<'_>, reason: Reason) -> Result<Route, RouteError> {
     let index = view.topology.primary.ok_or(RouteError::NoPrimary)?;
-    Ok(Route { target: Target::Node(index), reason })
+    Ok(Route {
+        target: Target::Node(index),
+        reason,
+    })
 }
 
 /// Returns a replica for a read, or why there is none.
@@ -163,10 +192,16 @@ fn choose(
     balancer: &mut Balancer,
 ) -> Result<usize, Reason> {
     let eligible = |node: &Node| standing(node, facts, session, view) == Standing::Eligible;
-    balancer.pick(view.topology, view.loads, eligible).ok_or_else(|| {
-        let standings = view.topology.nodes.iter().map(|node| standing(node, facts, session, view));
-        standings.max().unwrap_or(Standing::NoReplica).reason()
-    })
+    balancer
+        .pick(view.topology, view.loads, eligible)
+        .ok_or_else(|| {
+            let standings = view
+                .topology
+                .nodes
+                .iter()
+                .map(|node| standing(node, facts, session, view));
+            standings.max().unwrap_or(Standing::NoReplica).reason()
+        })
 }
 
 impl Standing {
@@ -183,7 +218,12 @@ impl Standing {
 }
 
 /// Returns whether a node may take a read of this session, and what it lacks.
-pub(crate) fn standing(node: &Node, facts: &Facts<'_>, session: &SessionView<'_>, view: &View<'_>) -> Standing {
+pub(crate) fn standing(
+    node: &Node,
+    facts: &Facts<'_>,
+    session: &SessionView<'_>,
+    view: &View<'_>,
+) -> Standing {
     if node.role == Some(Role::Primary) || node.weight == 0 {
         return Standing::NoReplica;
     }
@@ -193,7 +233,9 @@ pub(crate) fn standing(node: &Node, facts: &Facts<'_>, session: &SessionView<'_>
     if !is_within_limit(node, facts, view) {
         return Standing::Lagging;
     }
-    let must_show = session.wrote_at.filter(|_| session.consistency == Consistency::Session);
+    let must_show = session
+        .wrote_at
+        .filter(|_| session.consistency == Consistency::Session);
     match (must_show, node.replayed_through) {
         (None, _) => Standing::Eligible,
         (Some(wrote_at), Some(through)) if through > wrote_at => Standing::Eligible,
@@ -203,24 +245,49 @@ pub(crate) fn standing(node: &Node, facts: &Facts<'_>, session: &SessionView<'_>
 
 fn is_within_limit(node: &Node, facts: &Facts<'_>, view: &View<'_>) -> bool {
     let topology = view.topology;
-    if topology.expires_at.is_some_and(|expires_at| view.now > expires_at) {
+    if topology
+        .expires_at
+        .is_some_and(|expires_at| view.now > expires_at)
+    {
         return false;
     }
     if topology.primary.is_none() && node.lag.is_none() && node.lag_bytes.is_none() {
         // Behind what? With no primary in sight since the start, reads that work are worth more than none.
         return true;
     }
-    let Some(limit) = facts.max_lag else { return node.within_max_lag };
+    let Some(limit) = facts.max_lag else {
+        return node.within_max_lag;
+    };
     // What has passed since the snapshot may have been written on the primary.
-    let age = topology.published_at.map(|at| view.now.saturating_duration_since(at)).unwrap_or_default();
-    let time = node.lag.map(|lag| if matches!(limit, MaxLag::Time(_)) { lag.saturating_add(age) } else { lag });
-    let lag = Lag { bytes: node.lag_bytes, time, replayed_through: node.replayed_through };
+    let age = topology
+        .published_at
+        .map(|at| view.now.saturating_duration_since(at))
+        .unwrap_or_default();
+    let time = node.lag.map(|lag| {
+        if matches!(limit, MaxLag::Time(_)) {
+            lag.saturating_add(age)
+        } else {
+            lag
+        }
+    });
+    let lag = Lag {
+        bytes: node.lag_bytes,
+        time,
+        replayed_through: node.replayed_through,
+    };
     limit.verdict(&lag) == Verdict::Fresh
 }
 
 fn named<'a>(topology: &'a Topology, name: &str) -> Result<(usize, &'a Node), RouteError> {
-    let found = topology.nodes.iter().enumerate().find(|(_, node)| &*node.name == name);
-    found.ok_or_else(|| RouteError::UnknownBackend { name: Arc::from(name), nearest: nearest(topology, name) })
+    let found = topology
+        .nodes
+        .iter()
+        .enumerate()
+        .find(|(_, node)| &*node.name == name);
+    found.ok_or_else(|| RouteError::UnknownBackend {
+        name: Arc::from(name),
+        nearest: nearest(topology, name),
+    })
 }
 
 /// Returns the name that differs least, if it differs in no more than a third.

@@ -46,12 +46,13 @@ impl RouteError {
     pub fn hint(&self) -> Option<String> {
         match self {
             RouteError::NoPrimary | RouteError::BackendDown { .. } => None,
-            RouteError::ReplicaWrite { .. } => {
-                Some("Set pgweir.route to auto or primary, or drop the hint from the statement.".to_owned())
-            }
-            RouteError::UnknownBackend { nearest, .. } => {
-                nearest.as_ref().map(|nearest| format!("Perhaps you meant \"{nearest}\"."))
-            }
+            RouteError::ReplicaWrite { .. } => Some(
+                "Set pgweir.route to auto or primary, or drop the hint from the statement."
+                    .to_owned(),
+            ),
+            RouteError::UnknownBackend { nearest, .. } => nearest
+                .as_ref()
+                .map(|nearest| format!("Perhaps you meant \"{nearest}\".")),
         }
     }
 }

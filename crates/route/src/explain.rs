@@ -74,8 +74,17 @@ fn classification(facts: &Facts<'_>) -> Step {
         _ if facts.is_read() && !facts.learned => "replica",
         _ => "primary",
     };
-    let detail = if facts.learned { "failed on a replica before".to_owned() } else { String::new() };
-    Step { step: "classification", decision: Cow::Borrowed(decision), reason: facts.reason.name(), detail }
+    let detail = if facts.learned {
+        "failed on a replica before".to_owned()
+    } else {
+        String::new()
+    };
+    Step {
+        step: "classification",
+        decision: Cow::Borrowed(decision),
+        reason: facts.reason.name(),
+        detail,
+    }
 }
 
 fn names(step: &'static str, names: &[Name]) -> Option<Step> {
@@ -85,10 +94,21 @@ fn names(step: &'static str, names: &[Name]) -> Option<Step> {
     };
     let detail = names.iter().map(full).collect::<Vec<_>>().join(", ");
     let decision = Cow::Owned(names.len().to_string());
-    (!names.is_empty()).then_some(Step { step, decision, reason: "", detail })
+    (!names.is_empty()).then_some(Step {
+        step,
+        decision,
+        reason: "",
+        detail,
+    })
 }
 
-fn replica(index: usize, node: &Node, facts: &Facts<'_>, session: &SessionView<'_>, view: &View<'_>) -> Step {
+fn replica(
+    index: usize,
+    node: &Node,
+    facts: &Facts<'_>,
+    session: &SessionView<'_>,
+    view: &View<'_>,
+) -> Step {
     let standing = standing(node, facts, session, view);
     let (decision, reason) = match standing {
         Standing::Eligible => ("eligible", ""),
@@ -97,7 +117,9 @@ fn replica(index: usize, node: &Node, facts: &Facts<'_>, session: &SessionView<'
     let mut detail = format!("{}:", node.name);
     // Writing to a String cannot fail.
     let _ = match (node.health, node.lag, node.lag_bytes) {
-        (Health::Up, Some(lag), Some(bytes)) => write!(detail, " lag {} ms, {bytes} bytes", lag.as_millis()),
+        (Health::Up, Some(lag), Some(bytes)) => {
+            write!(detail, " lag {} ms, {bytes} bytes", lag.as_millis())
+        }
         (Health::Up, None, Some(bytes)) => write!(detail, " lag unknown, {bytes} bytes"),
         (Health::Up, _, _) => write!(detail, " lag unknown"),
         (Health::Down, _, _) => write!(detail, " down"),
@@ -105,11 +127,25 @@ fn replica(index: usize, node: &Node, facts: &Facts<'_>, session: &SessionView<'
     };
     let effective = f64::from(node.effective_weight) / f64::from(Node::WEIGHT_SCALE);
     let in_flight = view.loads.in_flight(index);
-    let _ = write!(detail, ", weight {}, effective {effective:.3}, in flight {in_flight}", node.weight);
-    Step { step: "replica", decision: Cow::Borrowed(decision), reason, detail }
+    let _ = write!(
+        detail,
+        ", weight {}, effective {effective:.3}, in flight {in_flight}",
+        node.weight
+    );
+    Step {
+        step: "replica",
+        decision: Cow::Borrowed(decision),
+        reason,
+        detail,
+    }
 }
 
-fn route(facts: &Facts<'_>, session: &SessionView<'_>, view: &View<'_>, held_node: Option<usize>) -> Step {
+fn route(
+    facts: &Facts<'_>,
+    session: &SessionView<'_>,
+    view: &View<'_>,
+    held_node: Option<usize>,
+) -> Step {
     let topology = view.topology;
     let step = |decision, reason: Reason, detail| Step {
         step: "route",
@@ -121,21 +157,36 @@ fn route(facts: &Facts<'_>, session: &SessionView<'_>, view: &View<'_>, held_nod
         Ok(decided) => decided,
         Err(error) => {
             let by = instruction(facts, session).map_or(facts.reason, |(_, by)| by);
-            return step("primary", by, format!("refused ({}): {error}", error.sqlstate()));
+            return step(
+                "primary",
+                by,
+                format!("refused ({}): {error}", error.sqlstate()),
+            );
         }
     };
     match decided.target {
         Target::Local => step("local", decided.reason, String::new()),
         Target::Same => {
             let node = held_node.unwrap_or(topology.primary.unwrap_or(usize::MAX));
-            step(place(topology, node), decided.reason, name_of(topology, node))
+            step(
+                place(topology, node),
+                decided.reason,
+                name_of(topology, node),
+            )
         }
         Target::Node(index) if topology.primary == Some(index) => {
             step("primary", decided.reason, name_of(topology, index))
         }
         Target::Node(index) => {
-            let balanced = !matches!(instruction(facts, session), Some((Instruction::Backend(_), _)));
-            let detail = if balanced { eligible(facts, session, view) } else { name_of(topology, index) };
+            let balanced = !matches!(
+                instruction(facts, session),
+                Some((Instruction::Backend(_), _))
+            );
+            let detail = if balanced {
+                eligible(facts, session, view)
+            } else {
+                name_of(topology, index)
+            };
             step("replica", decided.reason, detail)
         }
     }
@@ -147,14 +198,22 @@ fn place(topology: &Topology, index: usize) -> &'static str {
 }
 
 fn name_of(topology: &Topology, index: usize) -> String {
-    topology.nodes.get(index).map(|node| node.name.to_string()).unwrap_or_default()
+    topology
+        .nodes
+        .get(index)
+        .map(|node| node.name.to_string())
+        .unwrap_or_default()
 }
 
 /// Returns the names among which the balancer chooses.
 fn eligible(facts: &Facts<'_>, session: &SessionView<'_>, view: &View<'_>) -> String {
     let nodes = view.topology.nodes.iter();
-    let chosen_from = nodes.filter(|node| standing(node, facts, session, view) == Standing::Eligible);
-    chosen_from.map(|node| &*node.name).collect::<Vec<_>>().join(", ")
+    let chosen_from =
+        nodes.filter(|node| standing(node, facts, session, view) == Standing::Eligible);
+    chosen_from
+        .map(|node| &*node.name)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 #[cfg(test)]

@@ -24,7 +24,12 @@ pub struct Facts<'a> {
 impl<'a> Facts<'a> {
     /// Returns a batch without hints.
     pub fn new(reason: Reason) -> Self {
-        Facts { reason, route: None, max_lag: None, learned: false }
+        Facts {
+            reason,
+            route: None,
+            max_lag: None,
+            learned: false,
+        }
     }
 
     /// Returns the facts of one text; `learned` is the memory of its shape.
@@ -62,7 +67,10 @@ impl<'a> Facts<'a> {
 
     /// Returns whether a replica may run it.
     pub fn is_read(&self) -> bool {
-        matches!(self.reason, Reason::Read | Reason::ReadByTokens | Reason::ReadOnlyTransaction)
+        matches!(
+            self.reason,
+            Reason::Read | Reason::ReadByTokens | Reason::ReadOnlyTransaction
+        )
     }
 
     /// Returns whether it is known to write, so that a replica can only refuse it.
@@ -88,20 +96,39 @@ mod tests {
     fn a_batch_is_as_grave_as_its_gravest_part() {
         let join = |one, other| Facts::new(one).and(Facts::new(other)).reason;
         assert_eq!(join(Reason::Read, Reason::Read), Reason::Read);
-        assert_eq!(join(Reason::Read, Reason::ReadByTokens), Reason::ReadByTokens);
-        assert_eq!(join(Reason::ReadByTokens, Reason::Read), Reason::ReadByTokens);
+        assert_eq!(
+            join(Reason::Read, Reason::ReadByTokens),
+            Reason::ReadByTokens
+        );
+        assert_eq!(
+            join(Reason::ReadByTokens, Reason::Read),
+            Reason::ReadByTokens
+        );
         assert_eq!(join(Reason::Read, Reason::Write), Reason::Write);
         assert_eq!(join(Reason::Unparsed, Reason::Read), Reason::Unparsed);
         assert_eq!(join(Reason::VolatileFunction, Reason::Write), Reason::Write);
         assert_eq!(join(Reason::RowLock, Reason::Write), Reason::RowLock);
-        assert_eq!(join(Reason::PrimaryOnly, Reason::Unparsed), Reason::PrimaryOnly);
+        assert_eq!(
+            join(Reason::PrimaryOnly, Reason::Unparsed),
+            Reason::PrimaryOnly
+        );
     }
 
     #[test]
     fn the_first_hint_stands_and_what_was_learned_stays() {
-        let hinted = Facts { route: Some(Instruction::Primary), ..Facts::new(Reason::Read) };
-        let other = Facts { route: Some(Instruction::Replica), learned: true, ..Facts::new(Reason::Read) };
+        let hinted = Facts {
+            route: Some(Instruction::Primary),
+            ..Facts::new(Reason::Read)
+        };
+        let other = Facts {
+            route: Some(Instruction::Replica),
+            learned: true,
+            ..Facts::new(Reason::Read)
+        };
         let both = Facts::new(Reason::Read).and(hinted).and(other);
-        assert_eq!((both.route, both.learned), (Some(Instruction::Primary), true));
+        assert_eq!(
+            (both.route, both.learned),
+            (Some(Instruction::Primary), true)
+        );
     }
 }

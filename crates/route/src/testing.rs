@@ -12,7 +12,11 @@ pub(crate) fn cluster(weights: &[u32], now: Instant) -> Topology {
     let node = |node: u16, weight: u32| {
         let name: Arc<str> = format!("pg{}", node + 1).into();
         Node {
-            role: Some(if node == 0 { Role::Primary } else { Role::Replica }),
+            role: Some(if node == 0 {
+                Role::Primary
+            } else {
+                Role::Replica
+            }),
             health: Health::Up,
             timeline: 1,
             position: Lsn(1000),
@@ -20,11 +24,27 @@ pub(crate) fn cluster(weights: &[u32], now: Instant) -> Topology {
             lag: Some(Duration::ZERO),
             replayed_through: Some(now),
             within_max_lag: true,
-            ..Node::unseen(NodeId { cluster: 0, node }, name, "localhost".into(), 5432 + node, weight)
+            ..Node::unseen(
+                NodeId { cluster: 0, node },
+                name,
+                "localhost".into(),
+                5432 + node,
+                weight,
+            )
         }
     };
-    let nodes = std::iter::once(&1).chain(weights).zip(0..).map(|(weight, index)| node(index, *weight)).collect();
-    Topology { version: 1, published_at: Some(now), expires_at: None, nodes, primary: Some(0) }
+    let nodes = std::iter::once(&1)
+        .chain(weights)
+        .zip(0..)
+        .map(|(weight, index)| node(index, *weight))
+        .collect();
+    Topology {
+        version: 1,
+        published_at: Some(now),
+        expires_at: None,
+        nodes,
+        primary: Some(0),
+    }
 }
 
 /// Returns a session that has written nothing and asks nothing.

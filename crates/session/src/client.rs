@@ -19,7 +19,7 @@ use std::rc::Rc;
 use hashbrown::HashMap;
 use pgweir_sql::plan::PlanTable;
 
-pub use facts::Facts;
+pub use facts::{Facts, Marks, is_read};
 pub use scan::{Portion, Scan, ScanMode};
 
 use crate::outstanding::{Outstanding, Pending};
@@ -161,6 +161,18 @@ impl ClientSession {
         self.abandoning = false;
         self.is_open = false;
         self.remaining = 0;
+    }
+
+    /// Defines a statement that the proxy itself answers.
+    pub fn define_statement(&mut self, name: &[u8], statement: Rc<Statement>) {
+        self.define(name.into(), statement);
+    }
+
+    /// Returns the text of a statement by the client's name for it.
+    pub fn statement_text(&self, name: &[u8]) -> Option<Vec<u8>> {
+        let statement = self.resolve(name)?;
+        let tail = statement.tail.as_deref()?;
+        tail.split(|byte| *byte == 0).next().map(<[u8]>::to_vec)
     }
 
     /// Returns how many statements the client has prepared by name.

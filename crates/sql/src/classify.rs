@@ -3,8 +3,14 @@
 use pgweir_model::Reason;
 use smallvec::SmallVec;
 
-use crate::effects::Effects;
-use crate::hint::Hint;
+use crate::effects::{Effects, TransactionControl};
+use crate::hint::{self, Hint};
+use crate::lexer::Token;
+use crate::reading::Findings;
+use crate::shape::Shaper;
+use crate::split::Splitter;
+use crate::statement;
+use crate::tokens::{Tokens, significant};
 
 /// What a text is, as far as its words tell.
 #[derive(Debug, Clone, PartialEq)]
@@ -146,14 +152,136 @@ pub struct Name {
 }
 
 /// Classifies a text. Total: bytes that are not SQL are [`Reason::Unparsed`].
-pub fn classify(_sql: &[u8]) -> Classified {
-    Classified {
-        reason: Reason::Unparsed,
-        effects: Effects::default(),
-        statements: SmallVec::new(),
-        hint: None,
-        local: None,
-        tables: Vec::new(),
-        functions: Vec::new(),
+///
+/// # Examples
+///
+/// ```
+/// use pgweir_model::Reason;
+///
+/// assert_eq!(pgweir_sql::classify(b"SELECT * FROM users WHERE id = 17").reason, Reason::Read);
+/// assert_eq!(pgweir_sql::classify(b"SELECT nextval('s')").reason, Reason::PrimaryOnly);
+/// assert_eq!(pgweir_sql::classify(b"SELEC 1").reason, Reason::Unparsed);
+/// ```
+pub fn classify(sql: &[u8]) -> Classified {
+    classify_shape(Shaper::new().shape(sql).text)
+}
+
+/// Classifies a text that is its own shape. Nothing else may be classified: see [`crate::shape`].
+pub(crate) fn classify_shape(text: &[u8]) -> Classified {
+    let (tokens, comments) = significant(text);
+    let mut merged = Merged::default();
+    let mut splitter = Splitter::default();
+    let mut start = 0;
+    for (index, token) in tokens.iter().enumerate() {
+        if splitter.ends_with(token) {
+            merged.add(text, tokens.get(start..index));
+            start = index + 1;
+        }
     }
+    merged.add(text, tokens.get(start..));
+    merged.finish(hint_of(&comments))
+}
+
+fn hint_of(comments: &[Token<'_>]) -> Option<Hint> {
+    let mut hint = None::<Hint>;
+    for content in comments.iter().filter_map(|comment| hint::content(comment.text)) {
+        hint.get_or_insert_default().read(content);
+    }
+    hint
+}
+
+/// The statements of a text so far.
+#[derive(Debug)]
+struct Merged {
+    findings: Findings,
+    statements: SmallVec<[Statement; 1]>,
+    local: Option<LocalCommand>,
+    controls: SmallVec<[TransactionControl; 2]>,
+}
+
+impl Default for Merged {
+    fn default() -> Self {
+        Merged {
+            findings: Findings::new(Reason::Read),
+            statements: SmallVec::new(),
+            local: None,
+            controls: SmallVec::new(),
+        }
+    }
+}
+
+impl Merged {
+    fn add(&mut self, text: &[u8], tokens: Option<&[Token<'_>]>) {
+        let Some(tokens) = tokens.filter(|tokens| !tokens.is_empty()) else { return };
+        let read = statement::read(text, Tokens(tokens));
+        self.statements.push(Statement { kind: read.kind, reason: read.findings.reason });
+        self.local = read.local;
+        let Findings { reason, effects, tables, functions } = read.findings;
+        if effects.transaction != TransactionControl::None {
+            self.controls.push(effects.transaction);
+        }
+        if self.statements.len() == 1 {
+            self.findings = Findings { reason, effects, tables, functions };
+            return;
+        }
+        let all = &mut self.findings;
+        all.object(reason);
+        effects.pins.iter().for_each(|pin| all.effects.add_pin(pin));
+        all.effects.discard.extend(effects.discard);
+        all.effects.suspect |= effects.suspect;
+        all.effects.copy_from_stdin |= effects.copy_from_stdin;
+        all.effects.ddl |= effects.ddl;
+        append(&mut all.tables, tables);
+        append(&mut all.functions, functions);
+    }
+
+    fn finish(mut self, hint: Option<Hint>) -> Classified {
+        // In a longer text the command would have to be answered amid the replies of a server.
+        if self.statements.len() > 1 {
+            self.local = None;
+            self.findings.effects.transaction = sequence(&self.controls);
+        }
+        let Findings { mut reason, mut effects, tables, functions } = self.findings;
+        if self.local.is_some() {
+            reason = Reason::Local;
+            effects = Effects::default();
+            self.statements.iter_mut().for_each(|statement| statement.reason = Reason::Local);
+        }
+        Classified { reason, effects, statements: self.statements, hint, local: self.local, tables, functions }
+    }
+}
+
+/// Appends what is not there yet, up to a limit that keeps a text of many statements from costing its length squared.
+fn append(list: &mut Vec<Name>, more: Vec<Name>) {
+    const LIMIT: usize = 256;
+    for name in more {
+        if list.len() < LIMIT && !list.contains(&name) {
+            list.push(name);
+        }
+    }
+}
+
+fn sequence(controls: &[TransactionControl]) -> TransactionControl {
+    if controls.is_empty() {
+        return TransactionControl::None;
+    }
+    let (mut opens, mut closes) = (false, false);
+    for control in controls {
+        match control {
+            TransactionControl::Begin(_) => opens = true,
+            TransactionControl::End { chain, .. } => {
+                closes |= !opens;
+                opens = *chain;
+            }
+            TransactionControl::PrepareTransaction => {
+                closes |= !opens;
+                opens = false;
+            }
+            TransactionControl::None
+            | TransactionControl::Set(_)
+            | TransactionControl::Savepoint(_)
+            | TransactionControl::Sequence { .. } => {}
+        }
+    }
+    TransactionControl::Sequence { opens, closes }
 }

@@ -5,14 +5,36 @@
 //!
 //! The classification of a text is, by construction, the classification of its shape: two texts with one shape can never be
 //! told apart. What is not understood is never vouched for, and so goes to the primary.
+//!
+//! | module | does |
+//! |---|---|
+//! | [`lexer`] | bytes to tokens, as PostgreSQL's scanner sees them |
+//! | [`shape`] | a text to its shape and hash |
+//! | [`split`] | where statements end |
+//! | `reading` | the token reading: calls, locks, DML words, casts, operators |
+//! | `tree` | the tree reading: sqlparser's second opinion |
+//! | `statement` | what the leading words decide |
+//! | [`classify`](mod@classify) | all of it together |
+//! | [`plan`] | known shapes |
 #![forbid(unsafe_code)]
 
 pub mod classify;
 pub mod effects;
+mod functions;
 pub mod hint;
+pub mod lexer;
+mod names;
 pub mod plan;
+mod reading;
+pub mod shape;
+pub mod split;
+mod statement;
+mod tokens;
+mod tree;
 
 pub use classify::{Classified, LocalCommand, Name, Statement, StatementKind, classify};
 pub use effects::{Discard, Effects, Isolation, PinSet, SavepointCommand, TransactionControl, TransactionModes};
 pub use hint::{Hint, HintRoute, MaxLag};
 pub use plan::{Plan, PlanTable};
+pub use shape::{Shape, Shaper};
+pub use split::{explained, split};

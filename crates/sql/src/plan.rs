@@ -1,9 +1,20 @@
 //! The plans of known shapes: a bounded table per thread.
+//!
+//! ## Why
+//! Applications send few shapes many times. A lookup is one pass over the text, one hash and one comparison of the whole
+//! shape; it takes no lock and allocates nothing. The hash is seeded at random, so that nobody can aim texts at one bucket.
+//!
+//! ## Limits
+//! The table holds at most `capacity` shapes and [`SHAPE_BYTES_LIMIT`] bytes each. Eviction is by the clock: a shape used
+//! since the hand last passed is spared once, so that a stream of unique texts cannot push out the ones in use.
 
 use std::cell::Cell;
 use std::rc::Rc;
 
-use crate::classify::{Classified, classify};
+use hashbrown::HashTable;
+
+use crate::classify::{Classified, classify_shape};
+use crate::shape::{Shape, Shaper};
 
 /// What is known of a shape.
 #[derive(Debug)]
@@ -12,29 +23,112 @@ pub struct Plan {
     pub classified: Classified,
     /// Set once a text of this shape failed on a replica with an error that only recovery raises.
     pub learned_primary: Cell<bool>,
-    /// The shape itself: the text with its literals normalised.
+    /// The shape itself: the text with its literals normalised. Empty when it is too long to be kept.
     pub shape: Box<[u8]>,
 }
+
+/// Longest shape that is kept. Longer ones are classified each time, by tokens mostly: they are bulk statements, which cost
+/// the server far more. Not smaller, since generated queries reach several KiB; not larger, since `capacity` of them is memory.
+pub const SHAPE_BYTES_LIMIT: usize = 8 * 1024;
 
 /// The plans of the shapes seen by one thread, at most as many as its capacity.
 #[derive(Debug)]
 pub struct PlanTable {
-    /// Lookups that found their plan.
+    shaper: Shaper,
+    /// Indexes into `entries`, by hash of the shape.
+    index: HashTable<usize>,
+    entries: Vec<Entry>,
+    capacity: usize,
+    /// The next entry that eviction looks at.
+    hand: usize,
     hits: u64,
-    /// Lookups that classified.
     misses: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    hash: u64,
+    plan: Rc<Plan>,
+    /// Used since the hand last passed.
+    used: bool,
 }
 
 impl PlanTable {
     /// Returns an empty table for at most `capacity` shapes (at least 1).
-    pub fn new(_capacity: usize) -> Self {
-        PlanTable { hits: 0, misses: 0 }
+    pub fn new(capacity: usize) -> Self {
+        PlanTable {
+            shaper: Shaper::new(),
+            index: HashTable::new(),
+            entries: Vec::new(),
+            capacity: capacity.max(1),
+            hand: 0,
+            hits: 0,
+            misses: 0,
+        }
     }
 
     /// Returns the plan of the text's shape, classifying it when the shape is not known.
     pub fn get(&mut self, sql: &[u8]) -> Rc<Plan> {
+        let shape = self.shaper.shape(sql);
+        let entries = &mut self.entries;
+        let is_it = |at: &usize| entries.get(*at).is_some_and(|entry| *entry.plan.shape == *shape.text);
+        if let Some(at) = self.index.find(shape.hash, is_it).copied()
+            && let Some(entry) = entries.get_mut(at)
+        {
+            entry.used = true;
+            self.hits += 1;
+            return Rc::clone(&entry.plan);
+        }
         self.misses += 1;
-        Rc::new(Plan { classified: classify(sql), learned_primary: Cell::new(false), shape: Box::default() })
+        let Shape { hash, text } = shape;
+        let kept = text.len() <= SHAPE_BYTES_LIMIT;
+        let plan = Rc::new(Plan {
+            classified: classify_shape(text),
+            learned_primary: Cell::new(false),
+            shape: if kept { text.into() } else { Box::default() },
+        });
+        if kept {
+            self.insert(Entry { hash, plan: Rc::clone(&plan), used: false });
+        }
+        plan
+    }
+
+    fn insert(&mut self, entry: Entry) {
+        let at = if self.entries.len() < self.capacity { self.entries.len() } else { self.evict() };
+        let entries = &mut self.entries;
+        let hash = entry.hash;
+        if let Some(place) = entries.get_mut(at) {
+            *place = entry;
+        } else {
+            entries.push(entry);
+        }
+        self.index.insert_unique(hash, at, |at| entries.get(*at).map_or(0, |entry| entry.hash));
+    }
+
+    /// Takes the first entry that was not used since the hand last passed out of the index, and returns its place.
+    fn evict(&mut self) -> usize {
+        loop {
+            let at = self.hand;
+            self.hand = (at + 1) % self.entries.len().max(1);
+            let Some(entry) = self.entries.get_mut(at) else { return at };
+            if std::mem::take(&mut entry.used) {
+                continue;
+            }
+            if let Ok(found) = self.index.find_entry(entry.hash, |other| *other == at) {
+                found.remove();
+            }
+            return at;
+        }
+    }
+
+    /// Returns how many shapes are known.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Returns whether no shape is known.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     /// Returns how many lookups found their plan.
@@ -45,5 +139,68 @@ impl PlanTable {
     /// Returns how many lookups had to classify.
     pub fn misses(&self) -> u64 {
         self.misses
+    }
+
+    /// Returns the known plans, in no particular order.
+    pub fn plans(&self) -> impl Iterator<Item = &Rc<Plan>> {
+        self.entries.iter().map(|entry| &entry.plan)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sql(number: usize) -> Vec<u8> {
+        format!("select c{number}").into_bytes()
+    }
+
+    #[test]
+    fn texts_of_one_shape_share_a_plan() {
+        let mut table = PlanTable::new(8);
+        let first = table.get(b"SELECT * FROM t WHERE id = 17");
+        let second = table.get(b"select *  from T where ID = 4711 -- other");
+        assert!(Rc::ptr_eq(&first, &second));
+        assert_eq!((table.hits(), table.misses(), table.len()), (1, 1, 1));
+    }
+
+    #[test]
+    fn holds_its_capacity_and_not_one_more() {
+        let mut table = PlanTable::new(4);
+        (0..4).for_each(|number| drop(table.get(&sql(number))));
+        assert_eq!(table.len(), 4);
+        (0..4).for_each(|number| drop(table.get(&sql(number))));
+        assert_eq!(table.hits(), 4);
+        drop(table.get(&sql(4)));
+        assert_eq!((table.len(), table.index.len()), (4, 4));
+    }
+
+    #[test]
+    fn a_shape_in_use_outlives_a_stream_of_others() {
+        let mut table = PlanTable::new(4);
+        let kept = table.get(b"select kept");
+        for number in 0..100 {
+            assert!(Rc::ptr_eq(&kept, &table.get(b"select kept")), "{number}");
+            drop(table.get(&sql(number)));
+        }
+        assert_eq!(table.index.len(), table.len());
+    }
+
+    #[test]
+    fn a_shape_over_the_limit_is_not_kept() {
+        let mut table = PlanTable::new(4);
+        let text = |len: usize| format!("select {}", "a".repeat(len - 7)).into_bytes();
+        drop(table.get(&text(SHAPE_BYTES_LIMIT)));
+        assert_eq!(table.len(), 1);
+        drop(table.get(&text(SHAPE_BYTES_LIMIT + 1)));
+        assert_eq!(table.len(), 1);
+    }
+
+    #[test]
+    fn a_capacity_of_zero_is_one() {
+        let mut table = PlanTable::new(0);
+        drop(table.get(b"select 1"));
+        drop(table.get(b"select a"));
+        assert_eq!(table.len(), 1);
     }
 }

@@ -1,5 +1,7 @@
 //! The tokens of a shape, without white space and comments, with total access by index.
 
+use std::borrow::Cow;
+
 use crate::lexer::{Lexer, Token, TokenKind};
 
 /// A run of tokens. An index outside it yields [`END`], so that looking around needs no bounds.
@@ -101,7 +103,7 @@ impl<'t, 'a> Tokens<'t, 'a> {
             if index > start {
                 schema.push(b'.');
             }
-            schema.extend(self.at(index).folded());
+            schema.extend_from_slice(&self.at(index).folded());
         }
         (start < end).then_some(schema)
     }
@@ -134,11 +136,14 @@ impl<'a> Token<'a> {
     }
 
     /// Returns a name as the server knows it. Words of a shape are in lower case already.
-    pub(crate) fn folded(&self) -> Vec<u8> {
+    pub(crate) fn folded(&self) -> Cow<'a, [u8]> {
         let inner = match self.text {
             [b'"', inner @ .., b'"'] if self.kind == TokenKind::QuotedIdent => inner,
-            word => return word.to_vec(),
+            word => return Cow::Borrowed(word),
         };
+        if memchr::memchr(b'"', inner).is_none() {
+            return Cow::Borrowed(inner);
+        }
         let mut name = Vec::with_capacity(inner.len());
         let mut bytes = inner.iter();
         while let Some(byte) = bytes.next() {
@@ -147,7 +152,7 @@ impl<'a> Token<'a> {
                 bytes.next();
             }
         }
-        name
+        Cow::Owned(name)
     }
 }
 

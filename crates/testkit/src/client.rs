@@ -9,9 +9,7 @@ use std::{
 };
 
 use pgweir_auth::{AuthError, Credentials, Secret, ServerExchange, ServerStep};
-use pgweir_wire::{
-    DecodeError, Header, TransactionStatus, backend, frontend, startup, writer,
-};
+use pgweir_wire::{DecodeError, Header, TransactionStatus, backend, frontend, startup, writer};
 
 use crate::{
     login::Login,
@@ -111,7 +109,9 @@ impl Client {
             .next()
             .ok_or_else(|| io_error("resolve")(io::ErrorKind::NotFound.into()))?;
         let stream = TcpStream::connect_timeout(&peer, PATIENCE).map_err(io_error("connect"))?;
-        stream.set_nodelay(true).map_err(io_error("set TCP_NODELAY"))?;
+        stream
+            .set_nodelay(true)
+            .map_err(io_error("set TCP_NODELAY"))?;
         Ok(Self {
             stream,
             peer,
@@ -163,7 +163,10 @@ impl Client {
         exchange: &mut ServerExchange,
         message: &Message,
     ) -> Result<(), ClientError> {
-        let (code, payload) = message.body().split_first_chunk::<4>().unwrap_or((&[0; 4], &[]));
+        let (code, payload) = message
+            .body()
+            .split_first_chunk::<4>()
+            .unwrap_or((&[0; 4], &[]));
         match exchange.on_request(i32::from_be_bytes(*code), payload)? {
             ServerStep::Reply(body) => {
                 let mut out = Vec::new();
@@ -305,7 +308,10 @@ impl Client {
     /// [`ClientError::Io`].
     pub fn send_query(&mut self, sql: &str) -> Result<(), ClientError> {
         let mut out = Vec::new();
-        frontend::Query { sql: sql.as_bytes() }.encode(&mut out);
+        frontend::Query {
+            sql: sql.as_bytes(),
+        }
+        .encode(&mut out);
         self.send(&out)
     }
 
@@ -314,7 +320,11 @@ impl Client {
     /// # Errors
     ///
     /// As [`Self::until_ready`].
-    pub fn execute(&mut self, sql: &str, parameters: &[Option<&str>]) -> Result<Answer, ClientError> {
+    pub fn execute(
+        &mut self,
+        sql: &str,
+        parameters: &[Option<&str>],
+    ) -> Result<Answer, ClientError> {
         let mut out = Vec::new();
         append_execute(&mut out, sql, parameters);
         frontend::Sync.encode(&mut out);
@@ -358,7 +368,9 @@ impl Client {
     ///
     /// [`ClientError::Io`].
     pub fn shutdown_send(&self) -> Result<(), ClientError> {
-        self.stream.shutdown(Shutdown::Write).map_err(io_error("shutdown"))
+        self.stream
+            .shutdown(Shutdown::Write)
+            .map_err(io_error("shutdown"))
     }
 
     /// Vanishes with a TCP reset, as a killed machine behind a firewall does.
@@ -426,8 +438,11 @@ impl Client {
             .map_err(io_error("set a timeout"))?;
         let before = self.input.len();
         self.input.resize(before + CHUNK, 0);
-        let read = self.stream.read(self.input.get_mut(before..).unwrap_or_default());
-        self.input.truncate(before + read.as_ref().map_or(0, |count| *count));
+        let read = self
+            .stream
+            .read(self.input.get_mut(before..).unwrap_or_default());
+        self.input
+            .truncate(before + read.as_ref().map_or(0, |count| *count));
         match read {
             Ok(0) => Err(ClientError::Closed(Vec::new())),
             Ok(_) => Ok(()),

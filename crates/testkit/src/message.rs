@@ -170,15 +170,13 @@ fn write_details(f: &mut fmt::Formatter<'_>, message: &backend::Message<'_>) -> 
         M::NoticeResponse(notice) => write_report(f, notice.severity(), notice.sqlstate()),
         M::CommandComplete(complete) => write!(f, " {}", Bytes(complete.tag)),
         M::ReadyForQuery(ready) => write!(f, " {:?}", ready.status),
-        M::ParameterStatus(parameter) => write!(
-            f,
-            " {} {}",
-            Bytes(parameter.name),
-            Bytes(parameter.value)
-        ),
-        M::ParameterDescription(description) => {
-            description.parameter_types.iter().try_for_each(|oid| write!(f, " {oid}"))
+        M::ParameterStatus(parameter) => {
+            write!(f, " {} {}", Bytes(parameter.name), Bytes(parameter.value))
         }
+        M::ParameterDescription(description) => description
+            .parameter_types
+            .iter()
+            .try_for_each(|oid| write!(f, " {oid}")),
         M::CopyData(data) => write!(f, " {}", Bytes(data.data)),
         M::CopyInResponse(copy) => write_copy(f, copy.format, copy.column_formats),
         M::CopyOutResponse(copy) => write_copy(f, copy.format, copy.column_formats),
@@ -229,7 +227,11 @@ impl fmt::Display for Bytes<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = self.0.get(..SHOWN_BYTES).unwrap_or(self.0);
         match std::str::from_utf8(shown) {
-            Ok(text) if !text.chars().any(|c| c.is_control() && c != '\n' && c != '\t') => {
+            Ok(text)
+                if !text
+                    .chars()
+                    .any(|c| c.is_control() && c != '\n' && c != '\t') =>
+            {
                 write!(f, "{text:?}")?;
             }
             _ => {
@@ -266,7 +268,11 @@ impl Answer {
     /// Returns the first value of the first DataRow as text; `None` without a row or when it is null.
     #[must_use]
     pub fn value(&self) -> Option<String> {
-        self.0.iter().find_map(Message::values)?.into_iter().next()?
+        self.0
+            .iter()
+            .find_map(Message::values)?
+            .into_iter()
+            .next()?
     }
 
     /// Returns the first ErrorResponse.

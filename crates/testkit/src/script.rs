@@ -42,7 +42,10 @@ pub fn encode(line: &str, out: &mut Vec<u8>) -> Result<(), String> {
 
 fn encode_message(name: &str, rest: &mut Rest<'_>, out: &mut Vec<u8>) -> Result<(), String> {
     match name {
-        "Query" => frontend::Query { sql: rest.string()? }.encode(out),
+        "Query" => frontend::Query {
+            sql: rest.string()?,
+        }
+        .encode(out),
         "Parse" => parse(rest, out)?,
         "Bind" => bind(rest, out)?,
         "Describe" => {
@@ -59,7 +62,10 @@ fn encode_message(name: &str, rest: &mut Rest<'_>, out: &mut Vec<u8>) -> Result<
             frontend::Execute { portal, max_rows }.encode(out);
         }
         "FunctionCall" => function_call(rest, out)?,
-        "CopyData" => frontend::CopyData { data: rest.string()? }.encode(out),
+        "CopyData" => frontend::CopyData {
+            data: rest.string()?,
+        }
+        .encode(out),
         "CopyDone" => frontend::CopyDone.encode(out),
         "CopyFail" => {
             let message = rest.string()?;
@@ -112,7 +118,9 @@ fn bind(rest: &mut Rest<'_>, out: &mut Vec<u8>) -> Result<(), String> {
 }
 
 fn function_call(rest: &mut Rest<'_>, out: &mut Vec<u8>) -> Result<(), String> {
-    let function = rest.number::<u32>()?.ok_or("FunctionCall takes an object id")?;
+    let function = rest
+        .number::<u32>()?
+        .ok_or("FunctionCall takes an object id")?;
     let (values, formats) = (rest.values()?, rest.formats("formats")?);
     let result = rest.formats("result")?;
     writer::message(out, tag::FUNCTION_CALL, |w| {
@@ -177,7 +185,9 @@ impl<'a> Rest<'a> {
     fn number<T: std::str::FromStr>(&mut self) -> Result<Option<T>, String> {
         match self.0.first() {
             Some(Token::Word(word)) if !word.contains('=') => {
-                let number = word.parse().map_err(|_| format!("{word} is not such a number"))?;
+                let number = word
+                    .parse()
+                    .map_err(|_| format!("{word} is not such a number"))?;
                 self.next();
                 Ok(Some(number))
             }
@@ -203,7 +213,10 @@ impl<'a> Rest<'a> {
         let Some(Token::Word(word)) = self.0.first() else {
             return Ok(Vec::new());
         };
-        let Some(list) = word.strip_prefix(key).and_then(|rest| rest.strip_prefix('=')) else {
+        let Some(list) = word
+            .strip_prefix(key)
+            .and_then(|rest| rest.strip_prefix('='))
+        else {
             return Ok(Vec::new());
         };
         self.next();
@@ -245,7 +258,9 @@ fn repeated(string: Vec<u8>, after: &str) -> Result<(Token, &str), String> {
     let Some(count) = after.strip_prefix('*') else {
         return Ok((Token::String(string), after));
     };
-    let end = count.find(|c: char| !c.is_ascii_digit()).unwrap_or(count.len());
+    let end = count
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(count.len());
     let (count, after) = count.split_at(end);
     let count = count.parse().map_err(|_| "* takes a number".to_owned())?;
     Ok((Token::String(string.repeat(count)), after))
@@ -299,7 +314,10 @@ mod tests {
     fn messages_are_encoded() {
         assert_eq!(bytes("Query \"a\\\"b\\n\""), b"Q\0\0\0\x09a\"b\n\0");
         assert_eq!(bytes("2 Sync"), b"S\0\0\0\x04S\0\0\0\x04");
-        assert_eq!(bytes("Parse \"s\" \"x\" 23"), b"P\0\0\0\x0es\0x\0\0\x01\0\0\0\x17");
+        assert_eq!(
+            bytes("Parse \"s\" \"x\" 23"),
+            b"P\0\0\0\x0es\0x\0\0\x01\0\0\0\x17"
+        );
         assert_eq!(
             bytes("Bind \"\" \"s\" \"1\" null x\"ff\" formats=0,1 results=1"),
             b"B\0\0\0\x24\0s\0\0\x02\0\0\0\x01\0\x03\0\0\0\x011\xff\xff\xff\xff\0\0\0\x01\xff\0\x01\0\x01"
@@ -311,7 +329,15 @@ mod tests {
 
     #[test]
     fn wrong_lines_are_named() {
-        for line in ["Qeury \"x\"", "Query", "Query x", "Query \"x", "Describe X \"\"", "Sync \"more\"", "Bytes x\"0\""] {
+        for line in [
+            "Qeury \"x\"",
+            "Query",
+            "Query x",
+            "Query \"x",
+            "Describe X \"\"",
+            "Sync \"more\"",
+            "Bytes x\"0\"",
+        ] {
             assert!(encode(line, &mut Vec::new()).is_err(), "{line}");
         }
     }

@@ -27,7 +27,6 @@ impl Rng {
     #[must_use]
     pub fn from_env() -> Self {
         let seed = match std::env::var("SEED") {
-            #[expect(clippy::expect_used, reason = "a mistyped SEED must not be replaced by a random one")]
             Ok(text) => text.parse().expect("SEED is a number"),
             Err(_) => RandomState::new().hash_one(std::process::id()),
         };
@@ -63,7 +62,9 @@ impl Rng {
 
     /// Returns that many random bytes.
     pub fn bytes(&mut self, count: usize) -> Vec<u8> {
-        (0..count).map(|_| self.next_u64().to_be_bytes()[0]).collect()
+        (0..count)
+            .map(|_| self.next_u64().to_be_bytes()[0])
+            .collect()
     }
 
     /// Starts an independent generator from this one, for a thread or a client of its own.
@@ -73,7 +74,10 @@ impl Rng {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "a failed test shows its output, and with it the seed")]
+#[expect(
+    clippy::print_stderr,
+    reason = "a failed test shows its output, and with it the seed"
+)]
 fn announce(seed: u64) {
     eprintln!("SEED={seed}");
 }
@@ -100,7 +104,10 @@ mod tests {
         for _ in 0..10_000 {
             seen[rng.below(10)] += 1;
         }
-        assert!(seen.iter().all(|count| (800..1200).contains(count)), "{seen:?}");
+        assert!(
+            seen.iter().all(|count| (800..1200).contains(count)),
+            "{seen:?}"
+        );
         assert_eq!(rng.below(0), 0);
         assert_eq!(rng.pick::<u8>(&[]), None);
     }

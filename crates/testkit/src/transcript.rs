@@ -63,7 +63,8 @@ impl Transcript {
     ///
     /// A sentence with the file, the line and what is wrong there.
     pub fn read(path: &Path) -> Result<Self, String> {
-        let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let text =
+            fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
         Self::parse(&text).map_err(|error| format!("{}:{error}", path.display()))
     }
 
@@ -76,7 +77,8 @@ impl Transcript {
         let lines: Vec<String> = text.lines().map(str::to_owned).collect();
         let mut blocks = Vec::new();
         for (index, line) in lines.iter().enumerate() {
-            parse_line(&mut blocks, index, line).map_err(|error| format!("{}: {error}", index + 1))?;
+            parse_line(&mut blocks, index, line)
+                .map_err(|error| format!("{}: {error}", index + 1))?;
         }
         Ok(Self { lines, blocks })
     }
@@ -88,7 +90,11 @@ impl Transcript {
     /// # Errors
     ///
     /// A sentence with the number of the line and what happened in place of the answer.
-    pub fn play(&self, client: &mut Client, mut torn: Option<&mut Rng>) -> Result<Vec<Answer>, String> {
+    pub fn play(
+        &self,
+        client: &mut Client,
+        mut torn: Option<&mut Rng>,
+    ) -> Result<Vec<Answer>, String> {
         let mut answers = Vec::new();
         for block in &self.blocks {
             match block {
@@ -98,7 +104,8 @@ impl Transcript {
                 }
                 .map_err(|error| error.to_string())?,
                 Block::Until(until) => answers.push(
-                    receive(client, until.end).map_err(|error| format!("{}: {error}", until.expected.start))?,
+                    receive(client, until.end)
+                        .map_err(|error| format!("{}: {error}", until.expected.start))?,
                 ),
             }
         }
@@ -121,7 +128,8 @@ impl Transcript {
                 .filter(|line| !is_comment(line))
                 .collect();
             let got: Vec<String> = answer.0.iter().map(Message::to_string).collect();
-            difference(&expected, &got).map_err(|text| format!("{}: {text}", until.expected.start))?;
+            difference(&expected, &got)
+                .map_err(|text| format!("{}: {text}", until.expected.start))?;
         }
         Ok(())
     }
@@ -133,8 +141,10 @@ impl Transcript {
     /// The first difference with its line.
     pub fn compare(&self, oracle: &[Answer], other: &[Answer]) -> Result<(), String> {
         for (until, (left, right)) in self.untils().zip(oracle.iter().zip(other)) {
-            let texts = |answer: &Answer| answer.0.iter().map(Message::comparable).collect::<Vec<_>>();
-            difference(&texts(left), &texts(right)).map_err(|text| format!("{}: {text}", until.expected.start))?;
+            let texts =
+                |answer: &Answer| answer.0.iter().map(Message::comparable).collect::<Vec<_>>();
+            difference(&texts(left), &texts(right))
+                .map_err(|text| format!("{}: {text}", until.expected.start))?;
         }
         Ok(())
     }
@@ -144,7 +154,7 @@ impl Transcript {
     pub fn rewritten(&self, answers: &[Answer]) -> String {
         let mut text = String::new();
         let mut copied = 0;
-        let mut copy_to = |text: &mut String, from: &mut usize, to: usize| {
+        let copy_to = |text: &mut String, from: &mut usize, to: usize| {
             for line in self.lines.get(*from..to).unwrap_or_default() {
                 text.push_str(line);
                 text.push('\n');
@@ -196,7 +206,10 @@ fn parse_line(blocks: &mut Vec<Block>, index: usize, line: &str) -> Result<(), S
             return Ok(());
         }
         ["until", "closed"] => End::Closed,
-        ["until", name] => End::Message { tag: tag_of(name)?, times: 1 },
+        ["until", name] => End::Message {
+            tag: tag_of(name)?,
+            times: 1,
+        },
         ["until", name, times] => End::Message {
             tag: tag_of(name)?,
             times: times.parse().map_err(|_| format!("{times} is no number"))?,
@@ -231,7 +244,10 @@ fn receive(client: &mut Client, end: End) -> Result<Answer, ClientError> {
 
 fn difference<L: AsRef<str>, R: AsRef<str>>(expected: &[L], got: &[R]) -> Result<(), String> {
     let same = expected.len() == got.len()
-        && expected.iter().zip(got).all(|(left, right)| left.as_ref() == right.as_ref());
+        && expected
+            .iter()
+            .zip(got)
+            .all(|(left, right)| left.as_ref() == right.as_ref());
     if same {
         return Ok(());
     }
@@ -261,8 +277,14 @@ mod tests {
 
     fn ready() -> Answer {
         Answer(vec![
-            Message { tag: tag::EMPTY_QUERY_RESPONSE, bytes: b"I\0\0\0\x04".to_vec() },
-            Message { tag: tag::READY_FOR_QUERY, bytes: b"Z\0\0\0\x05I".to_vec() },
+            Message {
+                tag: tag::EMPTY_QUERY_RESPONSE,
+                bytes: b"I\0\0\0\x04".to_vec(),
+            },
+            Message {
+                tag: tag::READY_FOR_QUERY,
+                bytes: b"Z\0\0\0\x05I".to_vec(),
+            },
         ])
     }
 
@@ -281,13 +303,28 @@ mod tests {
         let mut short = ready();
         short.0.pop();
         let text = transcript.check(&[short]).unwrap_err();
-        assert!(text.starts_with("4: ") && text.contains("- ReadyForQuery Idle"), "{text}");
+        assert!(
+            text.starts_with("4: ") && text.contains("- ReadyForQuery Idle"),
+            "{text}"
+        );
     }
 
     #[test]
     fn a_wrong_line_is_named() {
-        assert!(Transcript::parse("send\n  Nothing\n").unwrap_err().starts_with("2: "));
-        assert!(Transcript::parse("until Nothing\n").unwrap_err().starts_with("1: "));
-        assert!(Transcript::parse("  Sync\n").unwrap_err().starts_with("1: "));
+        assert!(
+            Transcript::parse("send\n  Nothing\n")
+                .unwrap_err()
+                .starts_with("2: ")
+        );
+        assert!(
+            Transcript::parse("until Nothing\n")
+                .unwrap_err()
+                .starts_with("1: ")
+        );
+        assert!(
+            Transcript::parse("  Sync\n")
+                .unwrap_err()
+                .starts_with("1: ")
+        );
     }
 }

@@ -5,7 +5,7 @@
 //! B    5    ReadyForQuery     I
 //! ```
 //!
-//! Direction, length field, name, fields, with tabs between; the form is that of `src/interfaces/libpq/fe-trace.c` (REL_18), so that lines
+//! Direction, length field, name, fields, with tabs between; the form is that of `src/interfaces/libpq/fe-trace.c` (REL_15_STABLE), so that lines
 //! can be compared with PostgreSQL's own traces. Two things differ on purpose: what users store or say (SQL text, values,
 //! message texts) is shown only when asked for, and passwords, SASL data and backend keys never are.
 

@@ -54,6 +54,18 @@ impl<'r> Reader<'r> {
         });
     }
 
+    /// Notes a problem of the file as a whole.
+    pub(super) fn lacks(&self, message: impl Into<String>) {
+        self.problems.borrow_mut().push(ConfigError {
+            file: Arc::clone(&self.file),
+            line: 0,
+            column: 0,
+            key: String::new(),
+            message: message.into(),
+            suggestion: None,
+        });
+    }
+
     /// Notes a key that is unknown, or known and not built.
     pub(super) fn unknown<'k>(
         &self,
@@ -71,10 +83,11 @@ impl<'r> Reader<'r> {
         self.problem(at, place, wrong);
     }
 
-    /// Returns the problems in the order of their places.
+    /// Returns the problems in the order of their places; those of the file as a whole, which often follow from the
+    /// others, are last.
     pub(super) fn into_errors(self) -> ConfigErrors {
         let mut problems = self.problems.into_inner();
-        problems.sort();
+        problems.sort_by(|left, right| (left.line == 0, left).cmp(&(right.line == 0, right)));
         problems.dedup();
         ConfigErrors(problems)
     }

@@ -8,13 +8,11 @@ use toml::de::DeValue;
 
 use crate::reference::{self, Kind, Setting, Zero};
 use crate::settings::{
-    AuthMethod, BackendRole, Consistency, PoolMode, Splitting, TransactionReads,
+    AuthMethod, BackendRole, Consistency, DEFAULT_LISTEN_PORT, PoolMode, Splitting,
+    TransactionReads,
 };
 use crate::units::{format_size, parse_duration, parse_size};
 use crate::{ListenAddress, MaxLag, Secret};
-
-/// The port that is meant where a listening address names none. Chosen: PgBouncer's, which clients of poolers expect.
-const DEFAULT_LISTEN_PORT: u16 = 6432;
 
 /// What is wrong with a value; the caller knows where it stands.
 #[derive(Debug, PartialEq, Eq)]

@@ -275,14 +275,3 @@ fn a_password_may_stand_in_a_file_beside_the_configuration() {
         .to_string();
     assert!(missing.contains("none.toml: cannot be read: "), "{missing}");
 }
-
-#[test]
-fn a_password_may_stand_in_the_environment() {
-    // `PATH` is the one variable that every test run has.
-    let text = format!("{SMALLEST}[[users]]\nname='app'\npassword={{ env = 'PATH' }}\n");
-    let config = parse(&text, "env").unwrap();
-    assert_eq!(
-        config.users[0].password.as_ref().unwrap().expose(),
-        env::var("PATH").unwrap()
-    );
-}

@@ -59,7 +59,6 @@ fn what_is_not_built_is_told_apart_from_what_is_unknown() {
     check(
         &text,
         &[
-            "f:1: no [[users]]: with method scram-sha-256 nobody can log in",
             "f:3: [clusters.main] dns_ttl: is not built in this version",
             "f:4: http: is not built in this version",
             "f:6: rules: is not built in this version",
@@ -70,6 +69,7 @@ fn what_is_not_built_is_told_apart_from_what_is_unknown() {
             "f:12: [server] tls: is not built in this version",
             "f:15: [auth] method: \"cert\" is not built in this version; use trust, password, md5, scram-sha-256",
             "f:16: [auth] query: is not built in this version",
+            "f: no [[users]]: with method scram-sha-256 nobody can log in",
         ],
     );
 }
@@ -226,10 +226,7 @@ fn clusters_and_their_servers_are_checked() {
     for (cluster, expected) in CLUSTERS {
         check(&with(cluster), &[expected]);
     }
-    check(
-        TRUST,
-        &["f:1: no [clusters.X]: there is no server to go to"],
-    );
+    check(TRUST, &["f: no [clusters.X]: there is no server to go to"]);
     check(
         &format!("{TRUST}[clusters]"),
         &["f:2: clusters: expected at least one table [clusters.X], found an empty table"],
@@ -245,7 +242,7 @@ fn databases_are_checked_against_the_clusters() {
     let two = format!("{TRUST}{CLUSTER}[clusters.other]\nbackends = [{{ host = 'pg2' }}]\n");
     check(
         &two,
-        &["f:1: no [databases.X]: with several clusters, name the databases and where they are"],
+        &["f: no [databases.X]: with several clusters, name the databases and where they are"],
     );
     check(
         &format!("{two}[databases.app]"),
@@ -266,7 +263,7 @@ fn users_and_passwords_are_checked() {
     let cases = [
         (
             "",
-            "f:1: no [[users]]: with method scram-sha-256 nobody can log in",
+            "f: no [[users]]: with method scram-sha-256 nobody can log in",
         ),
         (
             "users = 5",
@@ -305,7 +302,7 @@ fn users_and_passwords_are_checked() {
     for (users, expected) in cases {
         let found = problems(&format!("{CLUSTER}{users}"));
         assert_eq!(
-            found.last().map(String::as_str),
+            found.first().map(String::as_str),
             Some(expected),
             "{found:?}"
         );

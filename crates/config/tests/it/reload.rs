@@ -1,5 +1,6 @@
 //! What SIGHUP can take over and what needs a restart.
 
+use pgweir_config::reference::{Kind, SETTINGS, Setting, Table};
 use pgweir_config::{Change, Config, diff, parse, take_over};
 
 const OLD: &str = r#"
@@ -112,4 +113,71 @@ fn what_is_taken_over_is_what_is_told_as_reloadable() {
         .partition(|change| change.reloadable);
     assert_eq!(diff(&old, &merged), taken);
     assert_eq!(diff(&merged, &new), left);
+}
+
+/// Returns a file with one setting given, as small as it can be around it.
+fn with_setting(given: Option<(&Setting, &str)>) -> Config {
+    let mut text = String::new();
+    for (table, lines) in [
+        (Table::Server, "[server]"),
+        (Table::Auth, "[auth]"),
+        (Table::Cluster, "[clusters.main]"),
+        (
+            Table::Backend,
+            "[[clusters.main.backends]]\nname = 'pg1'\nhost = 'a'",
+        ),
+        (Table::Database, "[databases.app]"),
+        (Table::User, "[[users]]\nname = 'app'\npassword = 'x'"),
+    ] {
+        let (key, value) = given
+            .filter(|(setting, _)| setting.table == table)
+            .map_or(("", ""), |(s, value)| (s.key, value));
+        let kept = lines
+            .lines()
+            .filter(|line| key.is_empty() || !line.starts_with(&format!("{key} =")));
+        text.extend(kept.map(|line| format!("{line}\n")));
+        if !key.is_empty() {
+            text += &format!("{key} = {value}\n");
+        }
+    }
+    parse(&text, "f").unwrap_or_else(|errors| panic!("{errors}\n{text}"))
+}
+
+/// Returns a value that is nobody's default.
+fn another(setting: &Setting) -> Option<String> {
+    // A name is what the others are found by, and a file becomes the password itself.
+    if matches!(
+        (setting.table, setting.key),
+        (Table::Backend | Table::User, "name") | (Table::Database, "cluster")
+    ) {
+        return None;
+    }
+    match setting.kind {
+        Kind::Addresses => Some("['other:1']".to_owned()),
+        Kind::Integer { .. } => Some("3".to_owned()),
+        Kind::Duration { .. } | Kind::Lag => Some("'77s'".to_owned()),
+        Kind::Size { .. } => Some("'77MB'".to_owned()),
+        Kind::Word { now, .. } => now
+            .iter()
+            .find(|word| setting.default != Some(&format!("\"{word}\"")))
+            .map(|word| format!("'{word}'")),
+        Kind::Name | Kind::Host | Kind::Password => Some("'other'".to_owned()),
+        Kind::Path | Kind::Backends => None,
+    }
+}
+
+#[test]
+fn each_setting_alone_is_taken_over_exactly_if_the_table_says_so() {
+    let old = with_setting(None);
+    for setting in SETTINGS {
+        let Some(value) = another(setting).filter(|_| setting.key != "transaction_reads") else {
+            continue;
+        };
+        let new = with_setting(Some((setting, &value)));
+        let changes = diff(&old, &new);
+        assert_eq!(changes.len(), 1, "{setting:?}: {changes:?}");
+        assert_eq!(changes[0].reloadable, setting.reloadable, "{setting:?}");
+        let expected = if setting.reloadable { &new } else { &old };
+        assert_eq!(take_over(&old, &new), *expected, "{setting:?}");
+    }
 }

@@ -9,7 +9,12 @@ fn at(base: Instant, ms: u64) -> Instant {
 }
 
 fn sample(sent_at: Instant, lsn: u64, timeline: u32) -> Sample {
-    Sample { sent_at, inserted: Lsn(lsn), flushed: Lsn(lsn), timeline }
+    Sample {
+        sent_at,
+        inserted: Lsn(lsn),
+        flushed: Lsn(lsn),
+        timeline,
+    }
 }
 
 #[test]
@@ -32,9 +37,20 @@ fn a_replayed_position_covers_the_newest_sample_below_it() {
     for (ms, lsn) in [(0, 100), (10, 200), (20, 200), (30, 300)] {
         log.push(sample(at(base, ms), lsn, 1));
     }
-    let expected = [(99, None), (100, Some(0)), (199, Some(0)), (200, Some(20)), (300, Some(30)), (999, Some(30))];
+    let expected = [
+        (99, None),
+        (100, Some(0)),
+        (199, Some(0)),
+        (200, Some(20)),
+        (300, Some(30)),
+        (999, Some(30)),
+    ];
     for (replayed, ms) in expected {
-        assert_eq!(log.covered_until(Lsn(replayed)), ms.map(|ms| at(base, ms)), "{replayed}");
+        assert_eq!(
+            log.covered_until(Lsn(replayed)),
+            ms.map(|ms| at(base, ms)),
+            "{replayed}"
+        );
     }
 }
 
@@ -43,7 +59,12 @@ fn what_is_inserted_and_not_flushed_counts_for_writes_and_not_for_lag() {
     let base = Instant::now();
     let mut log = SampleLog::new();
     log.push(sample(base, 100, 1));
-    log.push(Sample { sent_at: at(base, 10), inserted: Lsn(300), flushed: Lsn(100), timeline: 1 });
+    log.push(Sample {
+        sent_at: at(base, 10),
+        inserted: Lsn(300),
+        flushed: Lsn(100),
+        timeline: 1,
+    });
     assert_eq!(log.covered_until(Lsn(100)), Some(base));
     assert_eq!(log.flushed_until(Lsn(100)), Some(at(base, 10)));
 }
@@ -81,12 +102,19 @@ fn a_primary_that_lost_unflushed_wal_takes_its_samples_with_it() {
 #[test]
 fn a_position_behind_a_page_header_is_the_end_of_the_page_before() {
     let base = Instant::now();
-    for (reported, expected) in
-        [(0x0400_0028, 0x0400_0000), (0x0400_2018, 0x0400_2000), (0x0400_2028, 0x0400_2028), (0x0400_2020, 0x0400_2020)]
-    {
+    for (reported, expected) in [
+        (0x0400_0028, 0x0400_0000),
+        (0x0400_2018, 0x0400_2000),
+        (0x0400_2028, 0x0400_2028),
+        (0x0400_2020, 0x0400_2020),
+    ] {
         let mut log = SampleLog::new();
         log.push(sample(base, reported, 1));
-        assert_eq!(log.newest().unwrap().inserted, Lsn(expected), "{reported:x}");
+        assert_eq!(
+            log.newest().unwrap().inserted,
+            Lsn(expected),
+            "{reported:x}"
+        );
     }
 }
 
@@ -104,7 +132,10 @@ fn ten_hours_of_lag_are_measured_within_a_few_percent_in_bounded_room() {
         let until = log.covered_until(Lsn(1000 + tick)).unwrap();
         let truth = at(base, tick * 100);
         let error = truth.checked_duration_since(until).unwrap().as_secs_f64();
-        assert!(error <= age_ticks as f64 * 0.1 * 0.05 + 0.001, "{error} s at {age_ticks} ticks");
+        assert!(
+            error <= age_ticks as f64 * 0.1 * 0.05 + 0.001,
+            "{error} s at {age_ticks} ticks"
+        );
     }
 }
 

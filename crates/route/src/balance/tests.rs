@@ -17,19 +17,30 @@ fn is_replica(node: &Node) -> bool {
 /// Returns the share of each replica, in percent of the draws.
 fn shares(counts: &[usize]) -> Vec<f64> {
     let total: usize = counts.iter().sum();
-    counts.iter().skip(1).map(|count| *count as f64 * 100.0 / total as f64).collect()
+    counts
+        .iter()
+        .skip(1)
+        .map(|count| *count as f64 * 100.0 / total as f64)
+        .collect()
 }
 
 fn assert_shares(counts: &[usize], weights: &[u32]) {
     let total: u32 = weights.iter().sum();
     for (share, weight) in shares(counts).iter().zip(weights) {
         let expected = f64::from(*weight) * 100.0 / f64::from(total);
-        assert!((share - expected).abs() < 2.0, "{share}% where {expected}% is due, of {weights:?}: {counts:?}");
+        assert!(
+            (share - expected).abs() < 2.0,
+            "{share}% where {expected}% is due, of {weights:?}: {counts:?}"
+        );
     }
 }
 
 /// Closed loop: `clients` each have one request in flight, served in `latency(replica)` ticks. Returns the counts.
-fn simulate(weights: &[u32], clients: usize, latency: impl Fn(usize, usize) -> usize) -> Vec<usize> {
+fn simulate(
+    weights: &[u32],
+    clients: usize,
+    latency: impl Fn(usize, usize) -> usize,
+) -> Vec<usize> {
     let topology = cluster(weights, Instant::now());
     let (mut balancer, mut loads) = (Balancer::new(7), Loads::new());
     let mut counts = vec![0; topology.nodes.len()];
@@ -54,8 +65,17 @@ fn simulate(weights: &[u32], clients: usize, latency: impl Fn(usize, usize) -> u
     unreachable!("the loop returns");
 }
 
-const WEIGHTS: &[&[u32]] =
-    &[&[1], &[1, 1], &[3, 1], &[75, 25], &[1, 2, 3], &[1, 99], &[100, 100, 100, 100], &[5, 0, 5], &[7, 1, 1, 1, 1]];
+const WEIGHTS: &[&[u32]] = &[
+    &[1],
+    &[1, 1],
+    &[3, 1],
+    &[75, 25],
+    &[1, 2, 3],
+    &[1, 99],
+    &[100, 100, 100, 100],
+    &[5, 0, 5],
+    &[7, 1, 1, 1, 1],
+];
 
 #[test]
 fn requests_that_complete_at_once_are_split_by_weight() {
@@ -93,8 +113,15 @@ fn every_prefix_of_the_draws_is_near_its_share() {
     let (mut balancer, loads) = (Balancer::new(1), Loads::new());
     let mut heavy: f64 = 0.0;
     for drawn in 1..=1000_u32 {
-        heavy += if balancer.pick(&topology, &loads, is_replica) == Some(1) { 1.0 } else { 0.0 };
-        assert!((heavy - f64::from(drawn) * 0.75).abs() < 5.0, "{heavy} of {drawn}");
+        heavy += if balancer.pick(&topology, &loads, is_replica) == Some(1) {
+            1.0
+        } else {
+            0.0
+        };
+        assert!(
+            (heavy - f64::from(drawn) * 0.75).abs() < 5.0,
+            "{heavy} of {drawn}"
+        );
     }
 }
 
@@ -103,7 +130,12 @@ fn equal_latencies_keep_the_weights_at_any_concurrency() {
     for clients in [1, 2, 16, 64, 500] {
         for weights in WEIGHTS {
             // Jitter that has nothing to do with the server.
-            assert_shares(&simulate(weights, clients, |node, tick| 8 + (tick * 31 + node * 17) % 5), weights);
+            assert_shares(
+                &simulate(weights, clients, |node, tick| {
+                    8 + (tick * 31 + node * 17) % 5
+                }),
+                weights,
+            );
         }
     }
 }
@@ -142,7 +174,9 @@ fn a_replica_that_recovers_is_not_given_everything() {
     for _ in 0..100 {
         loads.finished(1);
     }
-    let made_up = (0..1000).filter(|_| balancer.pick(&topology, &loads, is_replica) == Some(1)).count();
+    let made_up = (0..1000)
+        .filter(|_| balancer.pick(&topology, &loads, is_replica) == Some(1))
+        .count();
     assert!((500..=600).contains(&made_up), "{made_up} of 1000");
 }
 
@@ -153,7 +187,11 @@ fn an_alternating_application_does_not_lock_on_to_the_order() {
     let odd_on_first = (0..DRAWS)
         .filter(|draw| balancer.pick(&topology, &loads, is_replica) == Some(1) && draw % 2 == 1)
         .count();
-    assert!((2000..3000).contains(&odd_on_first), "{odd_on_first} of {}", DRAWS / 2);
+    assert!(
+        (2000..3000).contains(&odd_on_first),
+        "{odd_on_first} of {}",
+        DRAWS / 2
+    );
 }
 
 #[test]
@@ -179,7 +217,10 @@ fn the_effective_weight_decides_and_the_configured_one_when_none_is_left() {
 #[test]
 fn a_weight_of_zero_is_out_of_the_choice() {
     let topology = cluster(&[0, 0], Instant::now());
-    assert_eq!(Balancer::new(0).pick(&topology, &Loads::new(), is_replica), None);
+    assert_eq!(
+        Balancer::new(0).pick(&topology, &Loads::new(), is_replica),
+        None
+    );
 }
 
 #[test]
@@ -189,7 +230,10 @@ fn load_is_counted_per_node_and_never_below_zero() {
     loads.started(3);
     loads.started(3);
     loads.finished(3);
-    assert_eq!((loads.in_flight(0), loads.in_flight(3), loads.in_flight(9)), (0, 1, 0));
+    assert_eq!(
+        (loads.in_flight(0), loads.in_flight(3), loads.in_flight(9)),
+        (0, 1, 0)
+    );
 }
 
 proptest! {

@@ -23,11 +23,20 @@ impl<'a> Case<'a> {
     fn of(reason: Reason, setting: &'a RouteSetting) -> Self {
         let now = Instant::now();
         let topology = cluster(&[1, 1], now);
-        Case { now, facts: Facts::new(reason), session: session(setting), topology }
+        Case {
+            now,
+            facts: Facts::new(reason),
+            session: session(setting),
+            topology,
+        }
     }
 
     fn route(&self) -> Result<Route, RouteError> {
-        let view = View { topology: &self.topology, loads: &Loads::new(), now: self.now };
+        let view = View {
+            topology: &self.topology,
+            loads: &Loads::new(),
+            now: self.now,
+        };
         decide(&self.facts, &self.session, &view, &mut Balancer::new(1))
     }
 
@@ -70,7 +79,11 @@ fn a_session_that_has_a_server_stays_on_it_whatever_it_asks() {
         (Held::Session, Reason::SessionPooling),
     ];
     for (held, expected) in held {
-        for setting in [RouteSetting::Auto, RouteSetting::Primary, RouteSetting::Replica] {
+        for setting in [
+            RouteSetting::Auto,
+            RouteSetting::Primary,
+            RouteSetting::Replica,
+        ] {
             for reason in [Reason::Read, Reason::Write, Reason::Unparsed] {
                 let mut case = Case::of(reason, &setting);
                 case.session.held = held;
@@ -94,15 +107,30 @@ fn a_hint_stands_above_the_setting_and_auto_undoes_it() {
 
 #[test]
 fn an_instruction_overrules_a_guess_and_never_a_known_write() {
-    for reason in [Reason::VolatileFunction, Reason::Unparsed, Reason::PrimaryOnly, Reason::Transaction] {
+    for reason in [
+        Reason::VolatileFunction,
+        Reason::Unparsed,
+        Reason::PrimaryOnly,
+        Reason::Transaction,
+    ] {
         let case = Case::of(reason, &RouteSetting::Replica);
         assert_eq!(case.place(), ("replica", Reason::SessionSetting));
     }
     for reason in [Reason::Write, Reason::RowLock] {
         let mut case = Case::of(reason, &RouteSetting::Replica);
-        assert_eq!(case.route(), Err(RouteError::ReplicaWrite { instruction: "pgweir.route" }));
+        assert_eq!(
+            case.route(),
+            Err(RouteError::ReplicaWrite {
+                instruction: "pgweir.route"
+            })
+        );
         case.facts.route = Some(Instruction::Backend("pg2"));
-        assert_eq!(case.route(), Err(RouteError::ReplicaWrite { instruction: "the hint" }));
+        assert_eq!(
+            case.route(),
+            Err(RouteError::ReplicaWrite {
+                instruction: "the hint"
+            })
+        );
         case.facts.route = Some(Instruction::Backend("pg1"));
         assert_eq!(case.place(), ("primary", Reason::Hint));
     }
@@ -129,17 +157,35 @@ fn a_backend_is_taken_by_name_and_a_slip_gets_the_nearest() {
     let mut case = Case::of(Reason::Read, &setting);
     assert_eq!(case.route().unwrap().target, Target::Node(2));
     case.topology.nodes[2].health = Health::Down;
-    assert_eq!(case.route(), Err(RouteError::BackendDown { name: "pg3".into() }));
+    assert_eq!(
+        case.route(),
+        Err(RouteError::BackendDown { name: "pg3".into() })
+    );
     case.facts.route = Some(Instruction::Backend("pg22"));
     let nearest = Some(Arc::from("pg2"));
-    assert_eq!(case.route(), Err(RouteError::UnknownBackend { name: "pg22".into(), nearest }));
+    assert_eq!(
+        case.route(),
+        Err(RouteError::UnknownBackend {
+            name: "pg22".into(),
+            nearest
+        })
+    );
     case.facts.route = Some(Instruction::Backend("elsewhere"));
-    assert_eq!(case.route(), Err(RouteError::UnknownBackend { name: "elsewhere".into(), nearest: None }));
+    assert_eq!(
+        case.route(),
+        Err(RouteError::UnknownBackend {
+            name: "elsewhere".into(),
+            nearest: None
+        })
+    );
 }
 
 #[test]
 fn splitting_off_keeps_reads_on_the_primary_and_their_reason_for_the_rest() {
-    for (reason, expected) in [(Reason::Read, Reason::SplittingOff), (Reason::Write, Reason::Write)] {
+    for (reason, expected) in [
+        (Reason::Read, Reason::SplittingOff),
+        (Reason::Write, Reason::Write),
+    ] {
         let mut case = Case::of(reason, &RouteSetting::Auto);
         case.session.splitting = false;
         assert_eq!(case.place(), ("primary", expected));
@@ -255,22 +301,45 @@ fn max_lag_of_a_hint_stands_in_place_of_the_configured_one_and_counts_the_age_of
 #[test]
 fn errors_have_their_codes_and_hints() {
     assert_eq!(RouteError::NoPrimary.sqlstate().as_str(), "57P03");
-    assert_eq!(RouteError::ReplicaWrite { instruction: "the hint" }.sqlstate().as_str(), "25006");
-    assert!(RouteError::ReplicaWrite { instruction: "the hint" }.hint().is_some());
-    let unknown = RouteError::UnknownBackend { name: "pg9".into(), nearest: Some("pg1".into()) };
+    assert_eq!(
+        RouteError::ReplicaWrite {
+            instruction: "the hint"
+        }
+        .sqlstate()
+        .as_str(),
+        "25006"
+    );
+    assert!(
+        RouteError::ReplicaWrite {
+            instruction: "the hint"
+        }
+        .hint()
+        .is_some()
+    );
+    let unknown = RouteError::UnknownBackend {
+        name: "pg9".into(),
+        nearest: Some("pg1".into()),
+    };
     assert_eq!(unknown.hint().unwrap(), "Perhaps you meant \"pg1\".");
 }
 
 fn any_node() -> impl Strategy<Value = Node> {
-    let role = prop_oneof![Just(None), Just(Some(Role::Primary)), Just(Some(Role::Replica))];
+    let role = prop_oneof![
+        Just(None),
+        Just(Some(Role::Primary)),
+        Just(Some(Role::Replica))
+    ];
     let health = prop_oneof![Just(Health::Unknown), Just(Health::Up), Just(Health::Down)];
-    (role, health, 0..3_u32, any::<[bool; 3]>()).prop_map(|(role, health, weight, [within, replayed, lag])| {
-        let mut node = cluster(&[], Instant::now()).nodes.remove(0);
-        (node.role, node.health, node.weight, node.within_max_lag) = (role, health, weight, within);
-        node.replayed_through = node.replayed_through.filter(|_| replayed);
-        node.lag = node.lag.filter(|_| lag);
-        node
-    })
+    (role, health, 0..3_u32, any::<[bool; 3]>()).prop_map(
+        |(role, health, weight, [within, replayed, lag])| {
+            let mut node = cluster(&[], Instant::now()).nodes.remove(0);
+            (node.role, node.health, node.weight, node.within_max_lag) =
+                (role, health, weight, within);
+            node.replayed_through = node.replayed_through.filter(|_| replayed);
+            node.lag = node.lag.filter(|_| lag);
+            node
+        },
+    )
 }
 
 fn any_setting() -> impl Strategy<Value = RouteSetting> {
@@ -285,7 +354,13 @@ fn any_setting() -> impl Strategy<Value = RouteSetting> {
 
 fn any_held() -> impl Strategy<Value = Held> {
     let pinned = Held::Pinned(PinReason::Setting);
-    proptest::sample::select(vec![Held::Nothing, Held::Nothing, pinned, Held::Transaction, Held::Session])
+    proptest::sample::select(vec![
+        Held::Nothing,
+        Held::Nothing,
+        pinned,
+        Held::Transaction,
+        Held::Session,
+    ])
 }
 
 proptest! {

@@ -64,7 +64,8 @@ impl ClientSession {
     pub fn scan(&mut self, input: &[u8], mode: ScanMode, tables: &mut Tables) -> Result<Scan, Violation> {
         if self.remaining > 0 {
             let len = self.remaining.min(input.len());
-            return Ok(if len == 0 { Scan::Incomplete } else { Scan::Ready { portion: Portion::Piece, len } });
+            let portion = if self.remaining_dropped { Portion::Ignored } else { Portion::Piece };
+            return Ok(if len == 0 { Scan::Incomplete } else { Scan::Ready { portion, len } });
         }
         loop {
             let scanned = self.batch.scanned;
@@ -93,6 +94,20 @@ impl ClientSession {
             return Ok(Scan::Ready { portion: Portion::Piece, len: self.batch.scanned });
         }
         Ok(if self.batch.scanned > self.limits.route_buffer { Scan::Oversize } else { Scan::Incomplete })
+    }
+
+    /// Passes over `len` bytes of input that go nowhere: COPY data that nobody reads, of which more may be to come.
+    ///
+    /// # Errors
+    /// A [`Violation`] when they are no message after all.
+    pub fn skip_ignored(&mut self, input: &[u8], len: usize) -> Result<(), Violation> {
+        if self.remaining > 0 {
+            self.remaining -= self.remaining.min(len);
+        } else if let Some(header) = Header::peek(input)? {
+            self.remaining = header.frame_len().saturating_sub(len);
+            self.remaining_dropped = true;
+        }
+        Ok(())
     }
 
     /// COPY data that begins a batch belongs to no batch.

@@ -1,0 +1,203 @@
+//! `pgweir route`: where a statement would go and why, without a server.
+//!
+//! It asks the proxy's own decision on a made-up moment: everyone healthy, no lag, a session that has written nothing. So
+//! what it shows is the statement's classification and the configuration, not the state of the servers.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pgweir_config::{BackendRole, Cluster, Config, PoolMode, Splitting};
+use pgweir_model::{Health, Lsn, Node, NodeId, Role, Topology};
+use pgweir_route::{Consistency, Facts, Held, Loads, RouteSetting, SessionView, View, explain};
+
+use crate::args::{self, Route};
+use crate::failure::Failure;
+use crate::{output, table};
+
+/// Prints the steps of the decision.
+pub(crate) fn run(arguments: &Route) -> Result<(), Failure> {
+    let scene = match args::config_or_default(arguments.config.as_deref()) {
+        Some(file) => {
+            Scene::configured(&pgweir_config::load(&file)?, arguments.database.as_deref())?
+        }
+        None => Scene::made_up(),
+    };
+    output::say(scene.explain(&arguments.sql).trim_end());
+    output::say(format!("\n({})", scene.assumption()));
+    Ok(())
+}
+
+/// What a decision depends on besides the statement.
+struct Scene {
+    topology: Topology,
+    consistency: Consistency,
+    splitting: bool,
+    session_pooling: bool,
+    now: Instant,
+}
+
+impl Scene {
+    /// A primary and two replicas, with the defaults of a database.
+    fn made_up() -> Self {
+        let now = Instant::now();
+        let nodes = (0..3_u16).map(|node| {
+            let (role, name) = match node {
+                0 => (Role::Primary, "primary".to_owned()),
+                _ => (Role::Replica, format!("replica{node}")),
+            };
+            healthy(NodeId { cluster: 0, node }, name.into(), 100, role, now)
+        });
+        Scene {
+            topology: topology(nodes.collect(), now),
+            consistency: Consistency::Session,
+            splitting: true,
+            session_pooling: false,
+            now,
+        }
+    }
+
+    /// The servers and the settings of one database of a configuration.
+    fn configured(config: &Config, database: Option<&str>) -> Result<Self, Failure> {
+        let found = match database {
+            Some(name) => config.database(name),
+            None => config.databases.first(),
+        };
+        let named = found.and_then(|database| Some((database, config.cluster_of(database)?)));
+        let Some((database, cluster)) = named else {
+            let name = database.unwrap_or_default().to_owned();
+            let nearest = config.nearest_database(&name).map(str::to_owned);
+            return Err(Failure::UnknownDatabase { name, nearest });
+        };
+        let now = Instant::now();
+        Ok(Scene {
+            topology: topology(nodes(cluster, database.cluster_index, now), now),
+            consistency: match database.consistency {
+                pgweir_config::Consistency::Session => Consistency::Session,
+                pgweir_config::Consistency::Eventual => Consistency::Eventual,
+            },
+            splitting: database.splitting == Splitting::On,
+            session_pooling: database.pool_mode == PoolMode::Session,
+            now,
+        })
+    }
+
+    fn explain(&self, sql: &str) -> String {
+        let classified = pgweir_sql::classify(sql.as_bytes());
+        let facts = Facts::of(&classified, false);
+        let session = SessionView {
+            held: Held::Nothing,
+            route: &RouteSetting::Auto,
+            wrote_at: None,
+            consistency: self.consistency,
+            splitting: self.splitting,
+            session_pooling: self.session_pooling,
+        };
+        let view = View { topology: &self.topology, loads: &Loads::new(), now: self.now };
+        let rows: Vec<_> = explain(&classified, &facts, &session, &view, None)
+            .into_iter()
+            .map(|step| {
+                [step.step.to_owned(), step.decision.into_owned(), step.reason.to_owned(), step.detail]
+            })
+            .collect();
+        table::render(["step", "decision", "reason", "detail"], &rows)
+    }
+
+    fn assumption(&self) -> String {
+        let primary = self.topology.primary().map_or("no server", |node| &*node.name);
+        let replicas: Vec<_> = self.topology.replicas().map(|node| &*node.name).collect();
+        match replicas.as_slice() {
+            [] => format!("as if {primary} were the primary, with no replica"),
+            names => format!(
+                "as if {primary} were the primary, with the replicas {} healthy and without lag",
+                names.join(", ")
+            ),
+        }
+    }
+}
+
+/// Gives each server the role that it has in the configuration, and makes the first that may be the primary so.
+fn nodes(cluster: &Cluster, cluster_index: u16, now: Instant) -> Vec<Node> {
+    let backends = &cluster.backends;
+    let position = |role| backends.iter().position(|backend| backend.role == role);
+    let primary = position(BackendRole::Primary).or_else(|| position(BackendRole::Auto));
+    let indexed = backends.iter().zip(0_u16..).enumerate();
+    let node = indexed.map(|(index, (backend, node))| {
+        let role = if primary == Some(index) { Role::Primary } else { Role::Replica };
+        let id = NodeId { cluster: cluster_index, node };
+        let node = healthy(id, Arc::clone(&backend.name), backend.weight, role, now);
+        match (backend.role, role) {
+            // Out of use: a second one that is only ever used as the primary.
+            (BackendRole::Primary, Role::Replica) => Node { health: Health::Unknown, role: None, ..node },
+            _ => node,
+        }
+    });
+    node.collect()
+}
+
+fn healthy(id: NodeId, name: Arc<str>, weight: u32, role: Role, now: Instant) -> Node {
+    Node {
+        role: Some(role),
+        health: Health::Up,
+        timeline: 1,
+        position: Lsn(1),
+        lag_bytes: Some(0),
+        lag: Some(Duration::ZERO),
+        replayed_through: Some(now),
+        within_max_lag: true,
+        // Nothing connects to it.
+        ..Node::unseen(id, name, Arc::from(""), 0, weight)
+    }
+}
+
+fn topology(nodes: Vec<Node>, now: Instant) -> Topology {
+    let primary = nodes.iter().position(|node| node.role == Some(Role::Primary));
+    Topology { version: 1, published_at: Some(now), expires_at: None, nodes, primary }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG: &str = "auth.method = 'trust'\n\
+        [clusters.main]\n\
+        backends = [{ name = 'a', host = 'h1', role = 'replica' }, { name = 'b', host = 'h2' }, { name = 'c', host = 'h3' }]\n\
+        [databases.app]\n\
+        [databases.plain]\nsplitting = 'off'\n";
+
+    fn last_row(scene: &Scene, sql: &str) -> String {
+        let shown = scene.explain(sql);
+        let row = shown.trim_end().lines().last().unwrap_or_default();
+        row.split('|').map(str::trim).collect::<Vec<_>>().join("|")
+    }
+
+    #[test]
+    fn reads_go_to_the_replicas_and_writes_to_the_primary() {
+        let scene = Scene::made_up();
+        assert_eq!(last_row(&scene, "SELECT 1"), "route|replica|read|replica1, replica2");
+        assert_eq!(last_row(&scene, "DELETE FROM t"), "route|primary|write|primary");
+    }
+
+    #[test]
+    fn roles_and_settings_are_those_of_the_configuration() {
+        let config = pgweir_config::parse(CONFIG, "f").unwrap();
+        let scene = Scene::configured(&config, None).unwrap();
+        assert_eq!(last_row(&scene, "SELECT 1"), "route|replica|read|a, c");
+        assert_eq!(last_row(&scene, "SELECT 1 FOR UPDATE"), "route|primary|row_lock|b");
+        let plain = Scene::configured(&config, Some("plain")).unwrap();
+        assert_eq!(last_row(&plain, "SELECT 1"), "route|primary|splitting_off|b");
+        assert_eq!(
+            scene.assumption(),
+            "as if b were the primary, with the replicas a, c healthy and without lag"
+        );
+    }
+
+    #[test]
+    fn a_misspelt_database_gets_a_suggestion() {
+        let config = pgweir_config::parse(CONFIG, "f").unwrap();
+        let failure = Scene::configured(&config, Some("plane")).err().unwrap();
+        assert_eq!(
+            failure.to_string(),
+            "pgweir: there is no database plane in the configuration; did you mean plain?"
+        );
+    }
+}

@@ -1,0 +1,310 @@
+//! The life of one client's session, from its login to its end.
+//!
+//! ```text
+//!            ┌──────────── relay (one poll loop, no allocation) ◄───────────┐
+//!            │ a batch needs a server and none is idle                      │
+//!            ▼                                                              │
+//!        checkout ── granted, opened ───────────────────────────────────────┤
+//!            │ no server in time                                            │
+//!            └──────────► the batch fails, the session goes on ─────────────┘
+//!   relay ── the client is gone, or a fault that is fatal ──► end
+//! ```
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pgweir_backend::ServerConnection;
+use pgweir_config::{Config, Database, PoolMode};
+use pgweir_model::{NodeId, PinReason, PoolKey, Reason, Topology};
+use pgweir_net::{Outgoing, Stream};
+use pgweir_pool::{Lease, LocalPool};
+use pgweir_route::{Consistency, RouteSetting};
+use pgweir_session::ClientSession;
+use pgweir_session::client::Portion;
+use pgweir_sql::plan::Plan;
+use pgweir_wire::TransactionStatus;
+
+use tokio::sync::oneshot;
+
+use crate::cancel::{Gate, Slot};
+use crate::fault::Fault;
+use crate::worker::{Counted, Worker};
+
+/// How long a client has to take our last words.
+const GOODBYE_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long a server has to undo what a session left.
+pub(crate) const RESET_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long a CancelRequest may take. Not shorter, as a server under load answers late; not longer, as it holds a server
+/// connection.
+pub(crate) const CANCEL_LIMIT: Duration = Duration::from_secs(10);
+
+/// What the login has found out, and the session does not change.
+pub(crate) struct Identity {
+    pub(crate) user: Arc<str>,
+    /// The role that server connections log in as.
+    pub(crate) server_user: Arc<str>,
+    /// The name of the database on the servers.
+    pub(crate) server_database: Arc<str>,
+    pub(crate) cluster: u16,
+    pub(crate) pool_mode: PoolMode,
+    pub(crate) pool_size: usize,
+    pub(crate) splitting: bool,
+    pub(crate) consistency: Consistency,
+}
+
+impl Identity {
+    pub(crate) fn new(config: &Config, database: &Database, asked: &str, user: &Arc<str>) -> Self {
+        let server_user = config.user(user).map_or_else(|| Arc::clone(user), |user| Arc::clone(user.login()));
+        Identity {
+            user: Arc::clone(user),
+            server_user,
+            server_database: database.server_name(asked).into(),
+            cluster: database.cluster_index,
+            pool_mode: database.pool_mode,
+            pool_size: usize::try_from(database.pool_size).unwrap_or(usize::MAX),
+            splitting: database.splitting == pgweir_config::Splitting::On,
+            consistency: match database.consistency {
+                pgweir_config::Consistency::Session => Consistency::Session,
+                pgweir_config::Consistency::Eventual => Consistency::Eventual,
+            },
+        }
+    }
+
+    pub(crate) fn pool_key(&self, node: NodeId) -> PoolKey {
+        PoolKey { node, database: Arc::clone(&self.server_database), user: Arc::clone(&self.server_user) }
+    }
+}
+
+/// A server connection that the session has, and what the session did on it.
+pub(crate) struct Held {
+    pub(crate) lease: Lease<ServerConnection>,
+    pub(crate) node: NodeId,
+    pub(crate) is_primary: bool,
+    /// The transaction at hand is, or may be, more than a read.
+    pub(crate) wrote: bool,
+    /// It changes the schema.
+    pub(crate) ddl: bool,
+    /// Why the session stays here beyond the transaction.
+    pub(crate) pin: Option<PinReason>,
+    /// Why it came here.
+    pub(crate) reason: Reason,
+    pub(crate) gate: Option<Rc<Gate>>,
+    /// Nothing has been sent on it yet.
+    pub(crate) is_fresh: bool,
+}
+
+impl Held {
+    pub(crate) fn status(&self) -> TransactionStatus {
+        self.lease.state.session.status
+    }
+}
+
+/// A read on a replica that may still have to be run on the primary.
+#[derive(Default)]
+pub(crate) struct Replay {
+    /// The batch as the client sent it.
+    pub(crate) batch: Vec<u8>,
+    /// The plan that sent it to the replica.
+    pub(crate) plan: Option<Rc<Plan>>,
+    /// The replica refused: the batch runs on the primary as soon as the replica's replies are in.
+    pub(crate) is_due: bool,
+}
+
+/// What the session chose for itself with `SET pgweir.*`.
+#[derive(Debug, Clone)]
+pub(crate) struct Choices {
+    pub(crate) route: RouteSetting,
+    pub(crate) consistency: Consistency,
+}
+
+/// One client.
+pub(crate) struct Client {
+    pub(crate) counted: Counted,
+    pub(crate) stream: Stream,
+    pub(crate) out: Outgoing,
+    /// What the client sent and could not be acted upon yet; starts at the border of a batch.
+    pub(crate) inbuf: Vec<u8>,
+    pub(crate) session: ClientSession,
+    pub(crate) identity: Identity,
+    pub(crate) process_id: u32,
+    pub(crate) slot: Rc<Slot>,
+    pub(crate) held: Option<Held>,
+    /// A portion at the front of `inbuf` that has been scanned and waits.
+    pub(crate) parked: Option<(Portion, usize)>,
+    /// `inbuf` cannot be acted upon before the server has answered.
+    pub(crate) is_blocked: bool,
+    /// `inbuf` is to be looked at.
+    pub(crate) is_pending: bool,
+    /// The batch at the front is too large to be read as a whole.
+    pub(crate) is_oversize: bool,
+    pub(crate) replay: Replay,
+    pub(crate) wrote_at: Option<Instant>,
+    pub(crate) choices: Choices,
+    pub(crate) last_route: Option<(bool, Reason)>,
+    /// This thread's parts of the pools, by node.
+    pub(crate) pools: Vec<Option<LocalPool<ServerConnection>>>,
+}
+
+/// What the relay cannot do without waiting.
+pub(crate) enum Next {
+    /// The parked batch needs a connection to this node of the topology.
+    Checkout(Place),
+    /// The parked batch needs a primary and there is none.
+    AwaitPrimary,
+    /// The client left, or its connection failed.
+    Gone,
+    /// The session ends with these words to the client.
+    End(Box<Fault>),
+}
+
+/// Where a batch goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) node: NodeId,
+    pub(crate) is_primary: bool,
+    pub(crate) reason: Reason,
+}
+
+impl Client {
+    pub(crate) fn worker(&self) -> &Rc<Worker> {
+        &self.counted.worker
+    }
+
+    pub(crate) fn topology(&self) -> Arc<Topology> {
+        self.worker().topology(self.identity.cluster)
+    }
+
+    /// Serves the client until it leaves or is sent away.
+    pub(crate) async fn run(mut self) {
+        let end = loop {
+            match poll_fn(|cx| self.poll_relay(cx)).await {
+                Next::Checkout(place) => match self.checkout(place).await {
+                    Ok(()) => {}
+                    Err(end) => break end,
+                },
+                Next::AwaitPrimary => match self.await_primary().await {
+                    Ok(()) => {}
+                    Err(end) => break end,
+                },
+                Next::Gone => break None,
+                Next::End(fault) => break Some(fault),
+            }
+        };
+        self.let_go();
+        if let Some(fault) = end {
+            tracing::debug!(user = %self.identity.user, sqlstate = %fault.sqlstate, "session ended: {}", fault.message);
+            let mut bytes = Vec::new();
+            fault.encode(&mut bytes);
+            self.out.push(&bytes);
+            // A client that does not listen does not hear it.
+            let goodbye = poll_fn(|cx| self.out.poll_flush(&mut self.stream, cx));
+            let _heard = tokio::time::timeout(GOODBYE_LIMIT, goodbye).await;
+        }
+    }
+
+    /// Fails the parked batch and goes on with the next; returns the fault instead where the session cannot go on.
+    pub(crate) fn fail_batch(&mut self, fault: Fault) -> Result<(), Option<Box<Fault>>> {
+        let Some((portion, len)) = self.parked.take() else {
+            return Err(Some(Box::new(fault.fatal())));
+        };
+        // After a Flush or in a stream the rest of the batch is still to come, and nobody would know where it ends.
+        if portion != Portion::Batch || fault.is_fatal {
+            return Err(Some(Box::new(fault.fatal())));
+        }
+        self.session.drop_batch();
+        self.inbuf.drain(..len.min(self.inbuf.len()));
+        self.is_pending = true;
+        let mut bytes = Vec::new();
+        fault.encode(&mut bytes);
+        pgweir_wire::backend::ReadyForQuery { status: TransactionStatus::Idle }.encode(&mut bytes);
+        self.out.push(&bytes);
+        Ok(())
+    }
+
+    /// Counts a server connection that the session begins or ceases to use.
+    pub(crate) fn count_load(&self, node: NodeId, begins: bool) {
+        if let Some(view) = self.worker().cluster(node.cluster) {
+            let loads = &mut view.borrow_mut().loads;
+            let index = usize::from(node.node);
+            if begins {
+                loads.started(index);
+            } else {
+                loads.finished(index);
+            }
+        }
+    }
+
+    /// Gives up the server connection of a session that ends, whatever state it is in.
+    fn let_go(&mut self) {
+        let Some(held) = self.held.take() else { return };
+        self.count_load(held.node, false);
+        let settled = self.session.is_settled() && !self.session.is_in_mid_batch();
+        if settled && held.lease.is_quiet() {
+            self.reset_aside(held);
+        } else {
+            // Replies are on their way that nobody will read. The server is told to stop, and the connection closed.
+            drop(tokio::task::spawn_local(async move {
+                let state = &held.lease.state;
+                // The connection is closed whatever comes of it.
+                let _outcome = pgweir_backend::cancel(&state.address, &state.key, CANCEL_LIMIT).await;
+            }));
+        }
+    }
+
+    /// Brings a server connection back to a clean state in a task of its own and gives it to its pool, or closes it.
+    pub(crate) fn reset_aside(&self, held: Held) {
+        let Held { mut lease, gate, .. } = held;
+        let worker = Rc::clone(self.worker());
+        drop(tokio::task::spawn_local(async move {
+            if let Some(gate) = gate
+                && !gate.wait().await
+            {
+                return;
+            }
+            match pgweir_backend::reset(&mut lease, RESET_LIMIT).await {
+                Ok(true) => lease.checkin(worker.coarse_now()),
+                Ok(false) => {}
+                Err(error) => tracing::debug!(%error, "a server connection could not be reset and is closed"),
+            }
+        }));
+    }
+
+    /// Starts a CancelRequest for what the session's server runs now.
+    pub(crate) fn cancel_aside(&mut self, requests: Vec<oneshot::Sender<()>>) {
+        let Some(held) = &mut self.held else { return };
+        if self.session.is_settled() {
+            return;
+        }
+        let gate = Rc::clone(held.gate.get_or_insert_with(Rc::default));
+        let address = Arc::clone(&held.lease.state.address);
+        let key = held.lease.state.key.clone();
+        gate.begin();
+        drop(tokio::task::spawn_local(async move {
+            let outcome = pgweir_backend::cancel(&address, &key, CANCEL_LIMIT).await;
+            if let Err(error) = &outcome {
+                tracing::warn!(%error, "a CancelRequest could not be delivered");
+            }
+            gate.end(outcome.is_ok());
+            drop(requests);
+        }));
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.counted.worker.slots.remove(self.process_id);
+    }
+}
+
+/// Unused places of a list of pools are filled up to `index`.
+pub(crate) fn place_for<T>(list: &mut Vec<Option<T>>, index: usize) -> Option<&mut Option<T>> {
+    if index >= list.len() {
+        list.resize_with(index + 1, || None);
+    }
+    list.get_mut(index)
+}
+

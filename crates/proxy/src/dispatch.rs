@@ -1,0 +1,411 @@
+//! Takes the client's input batch by batch: where each goes, and what the session remembers of it.
+
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::task::Context;
+
+use pgweir_config::PoolMode;
+use pgweir_model::{NodeId, Reason};
+use pgweir_pool::{Checkout, CheckoutError};
+use pgweir_route::{Facts as RouteFacts, Held as HeldView, RouteSetting, SessionView, Target, View, decide};
+use pgweir_session::client::{Facts, Marks, Portion, ScanMode};
+use pgweir_session::server::Ledger;
+use pgweir_session::{Scan, Violation};
+use pgweir_sql::plan::Plan;
+use pgweir_wire::TransactionStatus;
+
+use crate::client_task::{Client, Held, Next, Place, place_for};
+use crate::fault::Fault;
+
+/// Why the input was not taken to its end, and how far it was.
+pub(crate) struct Stop {
+    pub(crate) consumed: usize,
+    pub(crate) next: Box<Next>,
+}
+
+/// What became of a portion.
+enum Act {
+    /// It has been sent or answered.
+    Done,
+    /// It waits until the server has answered what it has.
+    Park,
+    /// It needs what takes time.
+    Stop(Box<Next>),
+    /// It fails; the session goes on.
+    Fail(Fault),
+}
+
+impl Client {
+    /// Acts on as much of `input` as can be acted on now; returns how many bytes are done with.
+    pub(crate) fn process(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Result<usize, Stop> {
+        let mut at = 0;
+        loop {
+            let rest = input.get(at..).unwrap_or_default();
+            let stop = |next| Stop { consumed: at, next };
+            let (portion, len) = match self.parked.take() {
+                Some(parked) => parked,
+                None if rest.is_empty() => break,
+                None => match self.scan(rest) {
+                    Ok(Scan::Ready { portion, len }) => (portion, len),
+                    Ok(Scan::Incomplete) => break,
+                    Ok(Scan::Oversize) => match self.on_oversize() {
+                        Act::Done => continue,
+                        Act::Park => {
+                            self.is_blocked = true;
+                            break;
+                        }
+                        Act::Stop(next) => return Err(stop(next)),
+                        Act::Fail(fault) => return Err(stop(end(fault.fatal()))),
+                    },
+                    Err(violation) => return Err(stop(end(Fault::protocol(&violation)))),
+                },
+            };
+            match self.act(cx, rest, portion, len) {
+                Ok(Act::Done) => at += len,
+                Ok(Act::Park) => {
+                    self.parked = Some((portion, len));
+                    self.is_blocked = true;
+                    break;
+                }
+                Ok(Act::Stop(next)) => {
+                    self.parked = Some((portion, len));
+                    return Err(stop(next));
+                }
+                Ok(Act::Fail(fault)) => {
+                    self.fail_here(fault, portion).map_err(stop)?;
+                    at += len;
+                }
+                Err(violation) => return Err(stop(end(Fault::protocol(&violation)))),
+            }
+            // What went out has not been taken whole: the rest waits its turn.
+            if !self.out.is_empty() || self.held.as_ref().is_some_and(|h| !h.lease.state.outgoing.is_empty()) {
+                self.is_pending = at < input.len();
+                break;
+            }
+        }
+        Ok(at)
+    }
+
+    fn scan(&mut self, rest: &[u8]) -> Result<Scan, Violation> {
+        let worker = Rc::clone(self.worker());
+        let mut tables = worker.tables.borrow_mut();
+        let mode = self.scan_mode();
+        let scan = self.session.scan(rest, mode, &mut tables)?;
+        // A statement for the proxy itself is answered as a whole, even where others would be passed on piece by piece.
+        let is_piece = matches!(scan, Scan::Ready { portion: Portion::Piece, .. });
+        if is_piece && self.session.facts().local_statements > 0 && !self.session.is_in_mid_batch() {
+            self.session.drop_batch();
+            return self.session.scan(rest, ScanMode::Whole, &mut tables);
+        }
+        Ok(scan)
+    }
+
+    /// Where the server is settled, messages are passed on as they come; else a whole batch is needed to decide.
+    fn scan_mode(&self) -> ScanMode {
+        let Some(held) = &self.held else { return ScanMode::Whole };
+        let settled_there = self.session.is_in_mid_batch()
+            || self.is_oversize
+            || held.pin.is_some()
+            || self.identity.pool_mode == PoolMode::Session
+            || held.lease.state.session.is_copy_in()
+            || (self.session.is_settled() && held.status() != TransactionStatus::Idle);
+        if settled_there { ScanMode::Stream } else { ScanMode::Whole }
+    }
+
+    /// A batch that is too large to be read as a whole goes to the primary and streams.
+    fn on_oversize(&mut self) -> Act {
+        self.session.drop_batch();
+        match &self.held {
+            Some(held) if held.is_primary => {}
+            Some(_) => return Act::Park,
+            None => {
+                let facts = RouteFacts::new(Reason::Oversize);
+                let place = match self.decide(&facts, false) {
+                    Ok(place) => place,
+                    Err(act) => return act,
+                };
+                match self.try_checkout(place) {
+                    Ok(true) => {}
+                    Ok(false) => return Act::Stop(Box::new(Next::Checkout(place))),
+                    Err(fault) => return Act::Fail(fault),
+                }
+            }
+        }
+        self.is_oversize = true;
+        Act::Done
+    }
+
+    fn act(
+        &mut self,
+        cx: &mut Context<'_>,
+        rest: &[u8],
+        portion: Portion,
+        len: usize,
+    ) -> Result<Act, Violation> {
+        match portion {
+            Portion::Terminate => return Ok(Act::Stop(Box::new(Next::Gone))),
+            // COPY data goes where the COPY runs; PostgreSQL ignores it where none does.
+            Portion::Ignored if self.held.is_none() => {
+                self.session.skip_ignored(rest, len)?;
+                return Ok(Act::Done);
+            }
+            Portion::Ignored | Portion::Batch | Portion::Flushed | Portion::Piece => {}
+        }
+        if self.session.facts().local_statements > 0 {
+            return Ok(self.act_locally(cx, rest, portion, len));
+        }
+        if self.held.is_none() {
+            if !self.session.facts().marks.has(Marks::NEEDS_SERVER) {
+                return self.answer_locally(cx, rest, len).map(|()| Act::Done);
+            }
+            match self.acquire() {
+                Ok(()) => {}
+                Err(act) => return Ok(act),
+            }
+        } else if portion != Portion::Ignored && !self.may_ride_along() {
+            return Ok(Act::Park);
+        }
+        self.send(cx, rest, portion, len).map(|()| Act::Done)
+    }
+
+    /// A batch that comes while the server is still answering goes along on the same connection if that is right for it
+    /// whatever the answers will be. On a replica it waits: its own failure there could not be repaired any more.
+    fn may_ride_along(&self) -> bool {
+        let Some(held) = &self.held else { return false };
+        self.session.is_settled()
+            || self.session.is_in_mid_batch()
+            || held.is_primary
+            || held.pin.is_some()
+            || self.identity.pool_mode == PoolMode::Session
+    }
+
+    /// Statements for the proxy: answered when everything before them has been.
+    fn act_locally(&mut self, cx: &mut Context<'_>, rest: &[u8], portion: Portion, len: usize) -> Act {
+        if !self.session.is_settled() {
+            return Act::Park;
+        }
+        if self.session.facts().mixes_local() || portion != Portion::Batch || self.session.is_in_mid_batch() {
+            return Act::Fail(Fault::mixed_batch());
+        }
+        let batch = rest.get(..len).unwrap_or(rest);
+        let status = self.held.as_ref().map_or(TransactionStatus::Idle, Held::status);
+        let mut reply = Vec::new();
+        self.answer(batch, status, &mut reply);
+        self.session.drop_batch();
+        match self.out.send_slice(&mut self.stream, cx, &reply) {
+            Ok(()) => Act::Done,
+            Err(_) => Act::Stop(Box::new(Next::Gone)),
+        }
+    }
+
+    /// Close, Sync and Flush of a session without a server.
+    fn answer_locally(&mut self, cx: &mut Context<'_>, rest: &[u8], len: usize) -> Result<(), Violation> {
+        let worker = Rc::clone(self.worker());
+        let mut gather = worker.gather.borrow_mut();
+        gather.clear();
+        self.session.answer_locally(rest, len, &mut gather)?;
+        // A client that is gone is noticed at the next read.
+        let _gone = self.out.send(&mut self.stream, cx, rest, &gather);
+        Ok(())
+    }
+
+    /// Gets the server connection that the batch at hand needs.
+    fn acquire(&mut self) -> Result<(), Act> {
+        let facts = self.session.facts();
+        if self.identity.pool_mode == PoolMode::Statement && facts.marks.has(Marks::OPENS_TRANSACTION) {
+            return Err(Act::Fail(Fault::no_transactions()));
+        }
+        let is_replay = std::mem::take(&mut self.replay.is_due);
+        let place = self.decide(&route_facts(facts), is_replay)?;
+        match self.try_checkout(place) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Act::Stop(Box::new(Next::Checkout(place)))),
+            Err(fault) => Err(Act::Fail(fault)),
+        }
+    }
+
+    /// Decides where a batch goes.
+    fn decide(&self, facts: &RouteFacts<'_>, is_replay: bool) -> Result<Place, Act> {
+        let worker = self.worker();
+        let Some(cluster) = worker.cluster(self.identity.cluster) else {
+            return Err(Act::Fail(Fault::no_primary()));
+        };
+        let mut cluster = cluster.borrow_mut();
+        let cluster = &mut *cluster;
+        let topology = cluster.topology.load();
+        let session = SessionView {
+            held: HeldView::Nothing,
+            route: if is_replay { &RouteSetting::Primary } else { &self.choices.route },
+            wrote_at: self.wrote_at,
+            consistency: self.choices.consistency,
+            splitting: self.identity.splitting,
+            session_pooling: self.identity.pool_mode == PoolMode::Session,
+        };
+        let view = View { topology, loads: &cluster.loads, now: worker.coarse_now() };
+        match decide(facts, &session, &view, &mut cluster.balancer) {
+            Ok(route) => match route.target {
+                Target::Node(index) => topology
+                    .nodes
+                    .get(index)
+                    .map(|node| Place {
+                        node: node.id,
+                        is_primary: topology.primary == Some(index),
+                        reason: if is_replay { Reason::Rerouted } else { route.reason },
+                    })
+                    .ok_or(Act::Fail(Fault::no_primary())),
+                Target::Same | Target::Local => Err(Act::Fail(Fault::no_primary())),
+            },
+            Err(pgweir_route::RouteError::NoPrimary) => Err(Act::Stop(Box::new(Next::AwaitPrimary))),
+            Err(error) => Err(Act::Fail(Fault::from_route(&error))),
+        }
+    }
+
+    /// Takes an idle connection; returns false where there is none at once.
+    pub(crate) fn try_checkout(&mut self, place: Place) -> Result<bool, Fault> {
+        let now = self.worker().coarse_now();
+        match self.pool(place.node).try_checkout(now) {
+            Ok(Checkout::Ready(lease)) => {
+                self.hold(place, lease);
+                Ok(true)
+            }
+            // Given up and asked for again by the task that can wait: its place in the queue is the same.
+            Ok(Checkout::Open(_) | Checkout::Wait(_)) => Ok(false),
+            Err(CheckoutError::QueueFull { limit }) => Err(Fault::queue_full(limit)),
+            Err(CheckoutError::Draining) => Err(Fault::shutting_down()),
+        }
+    }
+
+    /// Returns this thread's part of the pool for a node.
+    pub(crate) fn pool(&mut self, node: NodeId) -> pgweir_pool::LocalPool<pgweir_backend::ServerConnection> {
+        let known = self.pools.get(usize::from(node.node)).and_then(Option::as_ref);
+        if let Some(pool) = known {
+            return pool.clone();
+        }
+        let pool = self.worker().pool(&self.identity.pool_key(node), self.identity.pool_size);
+        if let Some(place) = place_for(&mut self.pools, usize::from(node.node)) {
+            *place = Some(pool.clone());
+        }
+        pool
+    }
+
+    /// Takes a server connection as the session's own.
+    pub(crate) fn hold(&mut self, place: Place, lease: pgweir_pool::Lease<pgweir_backend::ServerConnection>) {
+        self.count_load(place.node, true);
+        self.last_route = Some((place.is_primary, place.reason));
+        self.held = Some(Held {
+            lease,
+            node: place.node,
+            is_primary: place.is_primary,
+            wrote: false,
+            ddl: false,
+            pin: None,
+            reason: place.reason,
+            gate: None,
+            is_fresh: true,
+        });
+    }
+
+    /// Sends a portion to the server that the session has.
+    fn send(
+        &mut self,
+        cx: &mut Context<'_>,
+        rest: &[u8],
+        portion: Portion,
+        len: usize,
+    ) -> Result<(), Violation> {
+        let worker = Rc::clone(self.worker());
+        self.is_oversize = false;
+        self.note_effects();
+        let Some(held) = &mut self.held else { return Ok(()) };
+        let server = &mut *held.lease;
+        let mut gather = worker.gather.borrow_mut();
+        gather.clear();
+        let epoch = worker.shared.epoch.load(Ordering::Relaxed);
+        let is_first = std::mem::take(&mut held.is_fresh);
+        if is_first {
+            self.session.begin_lease(&mut server.state.session, epoch, &mut gather);
+        }
+        let may_replay = is_first
+            && portion == Portion::Batch
+            && !held.is_primary
+            && matches!(held.reason, Reason::Read | Reason::ReadByTokens);
+        if may_replay {
+            self.replay.batch.clear();
+            self.replay.batch.extend_from_slice(rest.get(..len).unwrap_or(rest));
+            self.replay.plan.clone_from(&self.session.facts().deciding);
+        }
+        self.session.forward(rest, len, &mut server.state.session, &mut gather)?;
+        if may_replay {
+            self.session.arm_replay();
+        }
+        // A server that is gone is noticed at the next read, where its last words may stand.
+        let _gone = server.state.outgoing.send(&mut server.stream, cx, rest, &gather);
+        if self.session.is_settled() && portion == Portion::Flushed {
+            gather.clear();
+            self.session.emit_due_fakes(&mut gather);
+            let _gone = self.out.send(&mut self.stream, cx, &[], &gather);
+        }
+        Ok(())
+    }
+
+    /// Remembers what the batch at hand does to the session and its server connection.
+    fn note_effects(&mut self) {
+        let Some(held) = &mut self.held else { return };
+        let facts: &Facts = self.session.facts();
+        let server = &mut held.lease.state.session;
+        if facts.marks.has(Marks::WRITES) {
+            held.wrote = true;
+        }
+        if facts.marks.has(Marks::SUSPECT) {
+            server.mark(Ledger::Suspect);
+        }
+        if let Some(reason) = facts.pin {
+            server.mark_pin(reason);
+            held.pin = held.pin.or(Some(reason));
+        }
+        if facts.marks.has(Marks::DDL) && facts.pin.is_none() {
+            held.ddl = true;
+        }
+    }
+
+    /// Answers a batch with an error; the session goes on behind it.
+    fn fail_here(&mut self, fault: Fault, portion: Portion) -> Result<(), Box<Next>> {
+        self.session.drop_batch();
+        // After a Flush the rest of the batch is still to come, and nobody would know where it ends. In a transaction the
+        // server would not know that it failed.
+        if fault.is_fatal || portion != Portion::Batch || self.held.is_some() {
+            return Err(end(fault.fatal()));
+        }
+        let mut bytes = Vec::new();
+        fault.encode(&mut bytes);
+        pgweir_wire::backend::ReadyForQuery { status: TransactionStatus::Idle }.encode(&mut bytes);
+        self.out.push(&bytes);
+        Ok(())
+    }
+}
+
+fn end(fault: Fault) -> Box<Next> {
+    Box::new(Next::End(Box::new(fault)))
+}
+
+/// The facts of a batch as the router wants them.
+fn route_facts(facts: &Facts) -> RouteFacts<'_> {
+    if facts.marks.has(Marks::FUNCTION_CALL) {
+        return RouteFacts::new(Reason::FunctionCall);
+    }
+    let Some(plan) = &facts.deciding else {
+        // A statement that does not exist, or one too large to be read.
+        return RouteFacts::new(if facts.marks.has(Marks::UNREAD) { Reason::Oversize } else { Reason::Unparsed });
+    };
+    let mut route = route_facts_of(plan);
+    let is_more = facts.marks.has(Marks::UNREAD) || facts.marks.has(Marks::UNKNOWN_STATEMENT);
+    if is_more && route.is_read() {
+        route.reason = Reason::Unparsed;
+    }
+    route
+}
+
+/// The facts of one text.
+pub(crate) fn route_facts_of(plan: &Plan) -> RouteFacts<'_> {
+    RouteFacts::of(&plan.classified, plan.learned_primary.get())
+}

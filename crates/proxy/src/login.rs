@@ -1,0 +1,428 @@
+//! From an accepted socket to a session: startup packet, authentication, and what a client is told about its server.
+//!
+//! <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-START-UP>
+//!
+//! ## Limits
+//! Before authentication a client makes us hold at most one startup packet (10,000 bytes) or one password message
+//! (64 KiB), for at most `auth_timeout`.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use pgweir_auth::{AuthError, ClientExchange, Method, Request, Step, StoredPassword};
+use pgweir_config::{AuthMethod, Config};
+use pgweir_net::{NetError, Stream};
+use pgweir_route::RouteSetting;
+use pgweir_session::client::Limits;
+use pgweir_session::{ClientSession, ParameterSet};
+use pgweir_wire::backend::{
+    Authentication, BackendKeyData, NegotiateProtocolVersion, ParameterStatus, ReadyForQuery,
+};
+use pgweir_wire::frontend::tag;
+use pgweir_wire::limits::MAX_STARTUP_PACKET;
+use pgweir_wire::{Frames, HEADER_LEN, Header, ListBuf, StartupMessage, StartupPacket, TransactionStatus};
+
+use crate::cancel::Slots;
+use crate::client_task::{CANCEL_LIMIT, Choices, Client, Identity, Replay};
+use crate::fault::Fault;
+use crate::proxy::Phase;
+use crate::replication;
+use crate::tables::Reported;
+use crate::worker::{Counted, Mail, Worker};
+
+/// Replies that one client may have waiting: bounds what a pipeline makes us remember, about 64 bytes each.
+const PIPELINE_LIMIT: usize = 65_536;
+
+/// The newest minor version of protocol 3 that is spoken with clients.
+const NEWEST_MINOR: u16 = 2;
+
+/// A password message may be this long: PostgreSQL's `PG_MAX_AUTH_TOKEN_LENGTH`.
+const PASSWORD_LIMIT: usize = 65_535;
+
+/// Bytes of the secret in BackendKeyData: 4 in protocol 3.0, up to 256 from 3.2 on.
+const SHORT_SECRET: usize = 4;
+const LONG_SECRET: usize = 32;
+
+/// Why a login ended without a session.
+enum Refused {
+    /// The client is told.
+    Fault(Fault),
+    /// There is nobody to tell, or nothing to say.
+    Silent,
+}
+
+impl From<Fault> for Refused {
+    fn from(fault: Fault) -> Self {
+        Refused::Fault(fault)
+    }
+}
+
+impl From<NetError> for Refused {
+    fn from(_: NetError) -> Self {
+        Refused::Silent
+    }
+}
+
+/// A startup packet, owned.
+struct Startup {
+    minor: u16,
+    parameters: Vec<(String, String)>,
+    /// `_pq_.` options, none of which is known.
+    options: Vec<String>,
+}
+
+impl Startup {
+    fn get(&self, name: &str) -> Option<&str> {
+        self.parameters.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// Serves one accepted connection to its end.
+pub(crate) async fn serve(counted: Counted, mut stream: Stream) {
+    let worker = Rc::clone(&counted.worker);
+    if let Err(error) = stream.set_options(&worker.shared.socket_options()) {
+        tracing::debug!(%error, "socket options");
+    }
+    let limit = worker.shared.config.load().server.auth_timeout;
+    let outcome = match tokio::time::timeout(limit, startup_and_auth(&worker, &mut stream)).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(Refused::Fault(Fault::bad_startup("the client did not log in within auth_timeout"))),
+    };
+    let outcome = match outcome {
+        Ok(Some((startup, user))) => begin(counted, stream, startup, user).await,
+        Ok(None) => return,
+        Err(refused) => Err((refused, stream)),
+    };
+    match outcome {
+        Ok(Some(client)) => client.run().await,
+        Ok(None) | Err((Refused::Silent, _)) => {}
+        Err((Refused::Fault(fault), mut stream)) => {
+            tracing::info!(sqlstate = %fault.sqlstate, "login refused: {}", fault.message);
+            let mut bytes = Vec::new();
+            fault.fatal().encode(&mut bytes);
+            // A client that has gone does not hear it.
+            let _heard = tokio::time::timeout(limit, stream.write_all(&bytes)).await;
+        }
+    }
+}
+
+/// Reads the startup packet and asks for the password; `None` when the connection was for a CancelRequest.
+async fn startup_and_auth(
+    worker: &Rc<Worker>,
+    stream: &mut Stream,
+) -> Result<Option<(Startup, Arc<str>)>, Refused> {
+    let mut buffer = Vec::new();
+    let Some(startup) = read_startup(worker, stream, &mut buffer).await? else { return Ok(None) };
+    if worker.shared.phase() >= Phase::Draining {
+        return Err(Fault::shutting_down().into());
+    }
+    let config = worker.shared.config.load_full();
+    if worker.shared.clients.load(Ordering::Relaxed) > usize::try_from(config.server.max_clients).unwrap_or(usize::MAX) {
+        return Err(Fault::too_many_clients(config.server.max_clients).into());
+    }
+    let user: Arc<str> = match startup.get("user") {
+        Some(user) if !user.is_empty() => user.into(),
+        _ => {
+            return Err(Fault::bad_startup("no PostgreSQL user name specified in startup packet").into());
+        }
+    };
+    negotiate(&startup, stream).await?;
+    authenticate(worker, stream, &mut buffer, &config, &user).await?;
+    // What is read after this belongs to the session, which starts with an empty buffer: a client may not send ahead.
+    if !buffer.is_empty() {
+        return Err(Fault::bad_startup("data before the end of the startup").into());
+    }
+    Ok(Some((startup, user)))
+}
+
+async fn read_startup(
+    worker: &Rc<Worker>,
+    stream: &mut Stream,
+    buffer: &mut Vec<u8>,
+) -> Result<Option<Startup>, Refused> {
+    // At most one request for each kind of encryption may come before.
+    for _ in 0..3 {
+        let consumed = loop {
+            let decoded = StartupPacket::decode(buffer, MAX_STARTUP_PACKET);
+            match decoded.map_err(|error| Fault::bad_startup(error.to_string()))? {
+                Some((StartupPacket::Ssl | StartupPacket::Gss, consumed)) => {
+                    if buffer.len() > consumed {
+                        return Err(Fault::bad_startup("received unencrypted data after an encryption request").into());
+                    }
+                    break consumed;
+                }
+                Some((StartupPacket::Cancel { process_id, secret }, _)) => {
+                    let secret = secret.into();
+                    cancel(worker, process_id, secret).await;
+                    return Ok(None);
+                }
+                Some((StartupPacket::Startup(message), consumed)) => {
+                    let startup = own(&message)?;
+                    buffer.drain(..consumed);
+                    return Ok(Some(startup));
+                }
+                Some((StartupPacket::Other { code }, _)) => {
+                    let text = format!(
+                        "unsupported frontend protocol {}.{}: server supports 3.0 to 3.{NEWEST_MINOR}",
+                        code >> 16,
+                        code & 0xFFFF
+                    );
+                    return Err(Fault::not_supported(&text).into());
+                }
+                None => {}
+            }
+            if stream.read_some(buffer).await? == 0 {
+                return Err(Refused::Silent);
+            }
+        };
+        buffer.drain(..consumed);
+        stream.write_all(b"N").await?;
+    }
+    Err(Fault::bad_startup("too many requests for encryption").into())
+}
+
+fn own(message: &StartupMessage<'_>) -> Result<Startup, Fault> {
+    let text = |bytes: &[u8]| {
+        std::str::from_utf8(bytes)
+            .map(str::to_owned)
+            .map_err(|_| Fault::bad_startup("a startup parameter is not UTF-8"))
+    };
+    let mut startup = Startup { minor: message.minor, parameters: Vec::new(), options: Vec::new() };
+    for (name, value) in message.parameters.iter() {
+        let name = text(name)?;
+        if name.starts_with("_pq_.") {
+            startup.options.push(name);
+        } else {
+            startup.parameters.push((name, text(value)?));
+        }
+    }
+    Ok(startup)
+}
+
+/// Hands a CancelRequest to the client's worker and waits until it has been dealt with, as PostgreSQL closes the
+/// connection only after the signal: what the client sends afterwards is not cancelled.
+async fn cancel(worker: &Rc<Worker>, process_id: u32, secret: Box<[u8]>) {
+    let (done, dealt_with) = tokio::sync::oneshot::channel();
+    worker.shared.send(Slots::worker_of(process_id), Mail::Cancel { process_id, secret, done });
+    // An error means that nobody has the request any more, which is what is waited for.
+    let _dealt = tokio::time::timeout(CANCEL_LIMIT, dealt_with).await;
+}
+
+/// Tells the client what of its wishes for the protocol is not met.
+async fn negotiate(startup: &Startup, stream: &mut Stream) -> Result<(), Refused> {
+    if startup.minor <= NEWEST_MINOR && startup.options.is_empty() {
+        return Ok(());
+    }
+    let options = ListBuf::collect(startup.options.iter().map(String::as_bytes))
+        .map_err(|error| Fault::bad_startup(error.to_string()))?;
+    let minor = startup.minor.min(NEWEST_MINOR);
+    let mut bytes = Vec::new();
+    let version = 3 << 16 | u32::from(minor);
+    NegotiateProtocolVersion { version, options: options.as_list() }.encode(&mut bytes);
+    stream.write_all(&bytes).await?;
+    Ok(())
+}
+
+async fn authenticate(
+    worker: &Rc<Worker>,
+    stream: &mut Stream,
+    buffer: &mut Vec<u8>,
+    config: &Config,
+    user: &Arc<str>,
+) -> Result<(), Refused> {
+    let method = match config.auth.method {
+        AuthMethod::Trust => Method::Trust,
+        AuthMethod::Password => Method::Password,
+        AuthMethod::Md5 => Method::Md5,
+        AuthMethod::ScramSha256 => Method::ScramSha256,
+    };
+    if method == Method::Trust && !config.users.is_empty() && config.user(user).is_none() {
+        return Err(Fault::unknown_user(user).into());
+    }
+    let stored = stored_password(worker, config, method, user).await;
+    let entropy = rand::random();
+    let (mut exchange, mut request) =
+        ClientExchange::start(method, user, stored.as_ref(), &entropy, &worker.shared.mock);
+    while let Some(asked) = request.take() {
+        let mut bytes = Vec::new();
+        encode_request(&asked, &mut bytes)?;
+        stream.write_all(&bytes).await?;
+        let body = read_password(stream, buffer).await?;
+        let step = if exchange.is_slow() {
+            let checked = tokio::task::spawn_blocking(move || exchange.on_response(&body)).await;
+            checked.map_err(|_| Refused::Silent)?
+        } else {
+            exchange.on_response(&body)
+        };
+        match step.map_err(|error| auth_fault(&error, user))? {
+            Step::Continue(next, asked) => {
+                exchange = next;
+                request = Some(asked);
+            }
+            Step::Done { final_request, .. } => {
+                let mut bytes = Vec::new();
+                if let Some(last) = final_request {
+                    encode_request(&last, &mut bytes)?;
+                }
+                stream.write_all(&bytes).await?;
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Returns what is stored for a user, with a clear-text password turned into a verifier where SCRAM is asked: once per
+/// user, and not on this thread.
+async fn stored_password(
+    worker: &Rc<Worker>,
+    config: &Config,
+    method: Method,
+    user: &Arc<str>,
+) -> Option<StoredPassword> {
+    let text = config.user(user)?.password.as_ref()?.expose();
+    let stored = StoredPassword::parse(text);
+    let (Method::ScramSha256, StoredPassword::Plain(password)) = (method, &stored) else { return Some(stored) };
+    if let Some(verifier) = worker.shared.tables.verifiers.get(user) {
+        return Some(StoredPassword::Scram((*verifier).clone()));
+    }
+    let (mock, name, password) = (worker.shared.mock.clone(), Arc::clone(user), password.clone());
+    let verifier = tokio::task::spawn_blocking(move || mock.verifier(&name, &password)).await.ok()?;
+    worker.shared.tables.verifiers.insert(Arc::clone(user), Arc::new(verifier.clone()));
+    Some(StoredPassword::Scram(verifier))
+}
+
+fn auth_fault(error: &AuthError, user: &str) -> Fault {
+    match error {
+        AuthError::Rejected => Fault::password(user),
+        AuthError::Malformed { .. }
+        | AuthError::Mechanism
+        | AuthError::ChannelBinding
+        | AuthError::ServerSignature
+        | AuthError::Unsupported { .. }
+        | AuthError::Credentials { .. }
+        | AuthError::OutOfOrder => Fault::bad_startup(error.to_string()),
+    }
+}
+
+fn encode_request(request: &Request, out: &mut Vec<u8>) -> Result<(), Fault> {
+    let mechanisms;
+    let message = match request {
+        Request::CleartextPassword => Authentication::CleartextPassword,
+        Request::Md5 { salt } => Authentication::Md5 { salt: *salt },
+        Request::Sasl { mechanisms: names } => {
+            mechanisms = ListBuf::collect(names.iter().map(|name| name.as_bytes()))
+                .map_err(|error| Fault::bad_startup(error.to_string()))?;
+            Authentication::Sasl { mechanisms: mechanisms.as_list() }
+        }
+        Request::SaslContinue(data) => Authentication::SaslContinue { data },
+        Request::SaslFinal(data) => Authentication::SaslFinal { data },
+    };
+    message.encode(out);
+    Ok(())
+}
+
+async fn read_password(stream: &mut Stream, buffer: &mut Vec<u8>) -> Result<Vec<u8>, Refused> {
+    loop {
+        let header = Header::peek(buffer).map_err(|error| Fault::bad_startup(error.to_string()))?;
+        if let Some(header) = header {
+            if header.tag != tag::PASSWORD {
+                return Err(Fault::bad_startup("expected a password response").into());
+            }
+            if header.body_len() > PASSWORD_LIMIT {
+                return Err(Fault::bad_startup("the password response is too long").into());
+            }
+        }
+        let mut frames = Frames::new(buffer);
+        if let Ok(Some(frame)) = frames.next() {
+            let body = frame.bytes.get(HEADER_LEN..).unwrap_or_default().to_vec();
+            let consumed = frames.consumed();
+            buffer.drain(..consumed);
+            return Ok(body);
+        }
+        if stream.read_some(buffer).await? == 0 {
+            return Err(Refused::Silent);
+        }
+    }
+}
+
+/// Turns an authenticated connection into a session.
+async fn begin(
+    counted: Counted,
+    mut stream: Stream,
+    startup: Startup,
+    user: Arc<str>,
+) -> Result<Option<Client>, (Refused, Stream)> {
+    let worker = Rc::clone(&counted.worker);
+    let config = worker.shared.config.load_full();
+    let asked = startup.get("database").filter(|name| !name.is_empty()).unwrap_or(&user).to_owned();
+    let Some(database) = config.database(&asked) else {
+        return Err((Fault::unknown_database(&asked, config.nearest_database(&asked)).into(), stream));
+    };
+    let identity = Identity::new(&config, database, &asked, &user);
+    if let Some(mode) = startup.get("replication").and_then(replication::mode) {
+        let parameters = startup.parameters.clone();
+        return match replication::serve(&worker, &identity, mode, parameters, &mut stream).await {
+            Ok(()) => Ok(None),
+            Err(fault) => Err((fault.into(), stream)),
+        };
+    }
+    let pairs = startup.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let parameters = match ParameterSet::from_startup(pairs) {
+        Ok(entries) => worker.shared.tables.intern(entries),
+        Err(bad) => return Err((Fault::bad_parameter(&bad.name).into(), stream)),
+    };
+    let reported = match identity.reported(&worker, &parameters).await {
+        Ok(reported) => reported,
+        Err(fault) => return Err((fault.into(), stream)),
+    };
+    let secret_len = if startup.minor >= 2 { LONG_SECRET } else { SHORT_SECRET };
+    let secret: Box<[u8]> = rand::random::<[u8; LONG_SECRET]>().into_iter().take(secret_len).collect();
+    let mut bytes = Vec::new();
+    let (process_id, slot) = worker.slots.add(secret.clone());
+    welcome(&reported, process_id, &secret, &mut bytes);
+    if stream.write_all(&bytes).await.is_err() {
+        worker.slots.remove(process_id);
+        return Ok(None);
+    }
+    let limits = Limits {
+        max_message: usize::try_from(config.server.max_message).unwrap_or(usize::MAX),
+        route_buffer: config.server.route_buffer,
+        pipeline: PIPELINE_LIMIT,
+    };
+    let consistency = identity.consistency;
+    Ok(Some(Client {
+        counted,
+        stream,
+        out: pgweir_net::Outgoing::new(),
+        inbuf: Vec::new(),
+        session: ClientSession::new(limits, parameters),
+        identity,
+        process_id,
+        slot,
+        held: None,
+        parked: None,
+        is_blocked: false,
+        is_pending: false,
+        is_oversize: false,
+        replay: Replay::default(),
+        wrote_at: None,
+        choices: Choices { route: RouteSetting::Auto, consistency },
+        last_route: None,
+        pools: Vec::new(),
+    }))
+}
+
+/// AuthenticationOk, the parameters, the key, ReadyForQuery: all in one write.
+fn welcome(reported: &Reported, process_id: u32, secret: &[u8], out: &mut Vec<u8>) {
+    Authentication::Ok.encode(out);
+    for (name, value) in reported.iter() {
+        // As if connected straight to the primary, whoever told us.
+        let value: &str = if **name == *"in_hot_standby" { "off" } else { value };
+        ParameterStatus { name: name.as_bytes(), value: value.as_bytes() }.encode(out);
+    }
+    BackendKeyData { process_id, secret }.encode(out);
+    ReadyForQuery { status: TransactionStatus::Idle }.encode(out);
+}
+

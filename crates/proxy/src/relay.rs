@@ -1,0 +1,299 @@
+//! The steady state of a session: bytes from the client to its server and back, in one poll loop.
+//!
+//! Per wake-up and direction it makes one read and one write. Input is read into the thread's buffer, taken apart in
+//! place, and written from there; only what cannot be acted upon or written yet is copied into the session's own memory.
+//!
+//! ## Back-pressure
+//! A peer is not read while the other one has bytes waiting to be written. So a session holds at most one read's worth
+//! of bytes in each direction, plus a batch of at most `route_buffer` that is not whole yet.
+
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use pgweir_config::PoolMode;
+use pgweir_session::{ReplyEvent, Violation};
+use pgweir_wire::TransactionStatus;
+
+use crate::client_task::{Client, Next};
+use crate::fault::Fault;
+use crate::proxy::Phase;
+
+/// How a step of the loop ended.
+pub(crate) type Step = Result<bool, Box<Next>>;
+
+/// Bytes of a partial message that are put in front of the next read instead of being appended to.
+const JOIN_BELOW: usize = 16 * 1024;
+
+impl Client {
+    /// Relays until something has to be waited for.
+    pub(crate) fn poll_relay(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        self.slot.register(cx);
+        if let Some(requests) = self.slot.take_requests() {
+            self.cancel_aside(requests);
+        }
+        if let Some(next) = self.look_at_phase() {
+            return Poll::Ready(next);
+        }
+        loop {
+            match self.step(cx) {
+                Ok(true) => {}
+                Ok(false) => return Poll::Pending,
+                Err(next) => return Poll::Ready(*next),
+            }
+        }
+    }
+
+    /// One round through what can be done; returns whether anything was.
+    fn step(&mut self, cx: &mut Context<'_>) -> Step {
+        let mut progress = false;
+        if !self.out.is_empty() {
+            match self.out.poll_flush(&mut self.stream, cx) {
+                Poll::Ready(Ok(())) => progress = true,
+                Poll::Ready(Err(_)) => return Err(Box::new(Next::Gone)),
+                Poll::Pending => {}
+            }
+        }
+        if self.held.is_some() && self.out.is_empty() {
+            progress |= self.step_server(cx)?;
+        }
+        if self.may_take_input() {
+            progress |= if self.is_pending { self.step_pending(cx)? } else { self.step_client(cx)? };
+        }
+        // Usually the last reply has done this. It has not where the client was still sending when it came.
+        if self.held.as_ref().is_some_and(|held| !held.is_fresh) && self.session.is_settled() {
+            self.release_if_over();
+        }
+        Ok(progress)
+    }
+
+    fn look_at_phase(&self) -> Option<Next> {
+        let phase = self.worker().shared.phase();
+        let ends = match phase {
+            Phase::Serving => false,
+            Phase::Draining => self.held.is_none() && self.inbuf.is_empty() && self.session.is_settled(),
+            Phase::Stopping => true,
+        };
+        ends.then(|| Next::End(Box::new(Fault::terminated())))
+    }
+
+    /// Returns whether more of the client's input may be taken: what came of the last has been written.
+    fn may_take_input(&self) -> bool {
+        let server_has_taken = self.held.as_ref().is_none_or(|held| held.lease.state.outgoing.is_empty());
+        server_has_taken && self.out.is_empty() && !self.is_blocked && !self.session.is_pipeline_full()
+    }
+
+    /// Writes what waits for the server, reads what it sent.
+    fn step_server(&mut self, cx: &mut Context<'_>) -> Step {
+        let worker = std::rc::Rc::clone(self.worker());
+        let mut buffer = worker.buffer.borrow_mut();
+        let Some(held) = &mut self.held else { return Ok(false) };
+        let server = &mut *held.lease;
+        if let Poll::Ready(Err(_)) = server.state.outgoing.poll_flush(&mut server.stream, cx) {
+            // What the server said before it went may still be there to be read.
+            server.state.outgoing = pgweir_net::Outgoing::new();
+        }
+        let carried = server.state.carry.len();
+        if let Some(front) = buffer.get_mut(..carried) {
+            front.copy_from_slice(&server.state.carry);
+        }
+        let Some(room) = buffer.get_mut(carried..).filter(|room| !room.is_empty()) else {
+            return Err(self.server_violation(&Violation::TooLarge { length: carried, limit: carried }));
+        };
+        let count = match server.stream.poll_read(cx, room) {
+            Poll::Pending => return Ok(false),
+            Poll::Ready(Ok(0) | Err(_)) => return Err(self.server_lost()),
+            Poll::Ready(Ok(count)) => count,
+        };
+        server.state.carry.clear();
+        let input = buffer.get(..carried + count).unwrap_or_default();
+        self.take_replies(cx, input)?;
+        Ok(true)
+    }
+
+    /// Gives the server's bytes to the client, as far as they are its.
+    fn take_replies(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Result<(), Box<Next>> {
+        let worker = std::rc::Rc::clone(self.worker());
+        let mut rest = input;
+        loop {
+            let Some(held) = &mut self.held else { return Ok(()) };
+            let mut gather = worker.gather.borrow_mut();
+            gather.clear();
+            let received = match self.session.receive(rest, &mut held.lease.state.session, &mut gather) {
+                Ok(received) => received,
+                Err(violation) => {
+                    drop(gather);
+                    return Err(self.server_violation(&violation));
+                }
+            };
+            if self.out.send(&mut self.stream, cx, rest, &gather).is_err() {
+                return Err(Box::new(Next::Gone));
+            }
+            rest = rest.get(received.consumed..).unwrap_or_default();
+            if received.event == ReplyEvent::Replay {
+                drop(gather);
+                self.begin_replay(rest);
+                continue;
+            }
+            held.lease.state.carry.extend_from_slice(rest);
+            break;
+        }
+        if self.session.switch_failed() {
+            return Err(Box::new(Next::End(Box::new(Fault::parameters_refused()))));
+        }
+        if self.session.is_settled() {
+            self.on_settled();
+        }
+        Ok(())
+    }
+
+    /// The replica refused what only the primary can do: its replies go nowhere, and the batch runs again.
+    fn begin_replay(&mut self, replies: &[u8]) {
+        self.replay.is_due = true;
+        self.session.abandon_replies();
+        // A table that is missing here may be missing there too; that says nothing about the shape.
+        let is_undefined_table = replies.windows(6).any(|window| window == b"C42P01");
+        if let Some(plan) = self.replay.plan.take()
+            && !is_undefined_table
+        {
+            plan.learned_primary.set(true);
+        }
+    }
+
+    /// All replies are in: the transaction may be over, and the server connection free.
+    fn on_settled(&mut self) {
+        self.is_blocked = false;
+        if !self.inbuf.is_empty() {
+            self.is_pending = true;
+        }
+        self.release_if_over();
+    }
+
+    /// Ends the use of the server connection if the transaction is over and nothing keeps the session there.
+    fn release_if_over(&mut self) {
+        if self.session.is_in_mid_batch() {
+            return;
+        }
+        let Some(held) = &mut self.held else { return };
+        if held.status() != TransactionStatus::Idle || !held.lease.is_quiet() {
+            return;
+        }
+        if held.wrote {
+            held.wrote = false;
+            if held.is_primary {
+                self.wrote_at = Some(Instant::now());
+                if let Some(cluster) =
+                    self.counted.worker.shared.clusters.get(usize::from(self.identity.cluster))
+                {
+                    cluster.poke();
+                }
+            }
+        }
+        if held.ddl {
+            held.ddl = false;
+            self.counted.worker.shared.epoch.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+        if held.pin.is_some() || self.identity.pool_mode == PoolMode::Session {
+            return;
+        }
+        self.release();
+        if self.replay.is_due {
+            self.queue_replay();
+        }
+    }
+
+    /// Gives the server connection back.
+    fn release(&mut self) {
+        let Some(held) = self.held.take() else { return };
+        self.count_load(held.node, false);
+        let gate_is_open = held.gate.as_ref().is_none_or(|gate| gate.is_open());
+        if gate_is_open && held.lease.is_reusable() {
+            held.lease.checkin(self.worker().coarse_now());
+        } else {
+            self.reset_aside(held);
+        }
+    }
+
+    /// Puts the batch that the replica refused in front of whatever the client has sent since.
+    fn queue_replay(&mut self) {
+        let mut batch = std::mem::take(&mut self.replay.batch);
+        batch.extend_from_slice(&self.inbuf);
+        self.inbuf = batch;
+        self.parked = None;
+        self.session.drop_batch();
+        self.is_pending = true;
+    }
+
+    /// Looks again at input that was kept.
+    fn step_pending(&mut self, cx: &mut Context<'_>) -> Step {
+        self.is_pending = false;
+        let input = std::mem::take(&mut self.inbuf);
+        let consumed = self.process(cx, &input);
+        let used = consumed.as_ref().copied().unwrap_or_else(|stop| stop.consumed);
+        self.inbuf = input;
+        if used == self.inbuf.len() {
+            // An idle session holds no memory for input.
+            self.inbuf = Vec::new();
+        } else {
+            self.inbuf.drain(..used);
+        }
+        match consumed {
+            Ok(used) => Ok(used > 0),
+            Err(stop) => Err(stop.next),
+        }
+    }
+
+    /// Reads what the client sent.
+    fn step_client(&mut self, cx: &mut Context<'_>) -> Step {
+        let worker = std::rc::Rc::clone(self.worker());
+        let mut buffer = worker.buffer.borrow_mut();
+        let joined = if self.inbuf.len() < JOIN_BELOW { self.inbuf.len() } else { 0 };
+        if let (Some(front), Some(kept)) = (buffer.get_mut(..joined), self.inbuf.get(..joined)) {
+            front.copy_from_slice(kept);
+        }
+        let room = buffer.get_mut(joined..).unwrap_or_default();
+        let count = match self.stream.poll_read(cx, room) {
+            Poll::Pending => return Ok(false),
+            Poll::Ready(Ok(0) | Err(_)) => return Err(Box::new(Next::Gone)),
+            Poll::Ready(Ok(count)) => count,
+        };
+        let input = buffer.get(..joined + count).unwrap_or_default();
+        if joined < self.inbuf.len() {
+            self.inbuf.extend_from_slice(input);
+            drop(buffer);
+            return self.step_pending(cx).map(|_| true);
+        }
+        let (used, next) = match self.process(cx, input) {
+            Ok(used) => (used, None),
+            Err(stop) => (stop.consumed, Some(stop.next)),
+        };
+        let rest = input.get(used..).unwrap_or_default();
+        if rest.is_empty() {
+            self.inbuf = Vec::new();
+        } else {
+            self.inbuf.clear();
+            self.inbuf.extend_from_slice(rest);
+        }
+        next.map_or(Ok(true), Err)
+    }
+
+    fn server_lost(&mut self) -> Box<Next> {
+        let Some(held) = self.held.take() else { return Box::new(Next::Gone) };
+        self.count_load(held.node, false);
+        let may_have_written = held.wrote || held.status() != TransactionStatus::Idle && held.is_primary;
+        if let Some(cluster) = self.worker().shared.clusters.get(usize::from(held.node.cluster)) {
+            cluster.report_failure(held.node);
+        }
+        self.session.server_lost();
+        tracing::warn!(server = %held.lease.state.address, "a server connection was lost in use");
+        Box::new(Next::End(Box::new(Fault::server_lost(may_have_written))))
+    }
+
+    fn server_violation(&mut self, violation: &Violation) -> Box<Next> {
+        if let Some(held) = self.held.take() {
+            self.count_load(held.node, false);
+            tracing::error!(server = %held.lease.state.address, %violation, "the server broke the protocol");
+        }
+        self.session.server_lost();
+        Box::new(Next::End(Box::new(Fault::server_violation())))
+    }
+}

@@ -1,0 +1,4 @@
+//! The crate from outside: data files of SQL and what must become of it, and properties over generated SQL.
+mod cases;
+mod properties;
+mod routing;
