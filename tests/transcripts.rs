@@ -1,6 +1,6 @@
 //! Protocol transcripts (`transcripts/*.pgt`): each against PostgreSQL, which vouches for the file, and through the proxy.
 //!
-//! `UPDATE_EXPECT=1` writes PostgreSQL's answers into the files.
+//! `UPDATE_EXPECT=1 cargo test -p pgweir-tests postgresql_answers` writes PostgreSQL's answers into the files.
 
 use std::{
     fs,

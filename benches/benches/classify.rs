@@ -20,7 +20,9 @@ fn known_shape(c: &mut Criterion) {
         let mut table = PlanTable::new(1024);
         table.get(sql);
         group.throughput(Throughput::Bytes(sql.len() as u64));
-        group.bench_function(name, |b| b.iter(|| table.get(black_box(sql)).classified.reason));
+        group.bench_function(name, |b| {
+            b.iter(|| table.get(black_box(sql)).classified.reason)
+        });
     }
     group.finish();
 }
@@ -36,7 +38,9 @@ fn new_shape(c: &mut Criterion) {
 
 fn shape_alone(c: &mut Criterion) {
     let mut shaper = Shaper::new();
-    c.bench_function("shape alone, 60 bytes", |b| b.iter(|| shaper.shape(black_box(SHORT)).hash));
+    c.bench_function("shape alone, 60 bytes", |b| {
+        b.iter(|| shaper.shape(black_box(SHORT)).hash)
+    });
 }
 
 criterion_group!(benches, known_shape, new_shape, shape_alone);

@@ -92,7 +92,12 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     /// Configuration file [default: pgweir.toml, if there is one]
-    #[arg(long, value_name = "FILE", env = "PGWEIR_CONFIG", conflicts_with = "upstream")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "PGWEIR_CONFIG",
+        conflicts_with = "upstream"
+    )]
     pub(crate) config: Option<PathBuf>,
     /// Address to accept clients on, in place of the file's: host:port or unix:/folder
     #[arg(long, value_name = "ADDR", env = "PGWEIR_LISTEN", value_parser = listen_address)]
@@ -197,7 +202,12 @@ fn listen_address(text: &str) -> Result<ListenAddress, String> {
     // The configuration's own reader decides; the server beside it only makes the configuration whole.
     let servers = ["postgres://localhost".to_owned()];
     match pgweir_config::from_upstreams(&servers, Some(text)) {
-        Ok(config) => config.server.listen.into_iter().next().ok_or_else(|| "no address".to_owned()),
+        Ok(config) => config
+            .server
+            .listen
+            .into_iter()
+            .next()
+            .ok_or_else(|| "no address".to_owned()),
         Err(errors) => {
             let messages: Vec<String> = errors.0.into_iter().map(|error| error.message).collect();
             Err(messages.join("; "))
@@ -228,9 +238,17 @@ mod tests {
     #[test]
     fn every_flag_has_an_environment_variable() {
         for command in Arguments::command().get_subcommands() {
-            for flag in command.get_arguments().filter(|argument| argument.get_long().is_some()) {
-                let name = flag.get_env().map(|name| name.to_string_lossy().into_owned());
-                assert!(name.is_some_and(|name| name.starts_with("PGWEIR_")), "{flag:?}");
+            for flag in command
+                .get_arguments()
+                .filter(|argument| argument.get_long().is_some())
+            {
+                let name = flag
+                    .get_env()
+                    .map(|name| name.to_string_lossy().into_owned());
+                assert!(
+                    name.is_some_and(|name| name.starts_with("PGWEIR_")),
+                    "{flag:?}"
+                );
             }
         }
     }
@@ -250,14 +268,23 @@ mod tests {
         };
         assert_eq!(run.upstream, ["postgres://a@h1", "postgres://h2"]);
         assert_eq!(run.listen, Some(ListenAddress::Tcp("::1".to_owned(), 7000)));
-        assert_eq!((run.workers, run.config, &*run.log_level), (Some(3), None, "info"));
+        assert_eq!(
+            (run.workers, run.config, &*run.log_level),
+            (Some(3), None, "info")
+        );
     }
 
     #[test]
     fn refuses_what_cannot_be_meant() {
         let cases = [
-            ("pgweir run --config f --upstream postgres://h", ErrorKind::ArgumentConflict),
-            ("pgweir run --listen nowhere:port", ErrorKind::ValueValidation),
+            (
+                "pgweir run --config f --upstream postgres://h",
+                ErrorKind::ArgumentConflict,
+            ),
+            (
+                "pgweir run --listen nowhere:port",
+                ErrorKind::ValueValidation,
+            ),
             ("pgweir run --workers 1025", ErrorKind::ValueValidation),
             ("pgweir run --log-level loud", ErrorKind::ValueValidation),
             ("pgweir demo --port 0", ErrorKind::ValueValidation),

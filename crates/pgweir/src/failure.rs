@@ -33,7 +33,9 @@ pub(crate) enum Failure {
     #[error("pgweir: {0}")]
     Cluster(#[from] ClusterError),
     /// The proxy runs and does not find the demo's servers.
-    #[error("pgweir: the proxy did not find the demo's servers within {waited:?}; see its log above")]
+    #[error(
+        "pgweir: the proxy did not find the demo's servers within {waited:?}; see its log above"
+    )]
     NotSeen {
         /// How long.
         waited: std::time::Duration,
@@ -73,5 +75,7 @@ impl Failure {
 }
 
 fn suggest(nearest: Option<&str>) -> String {
-    nearest.map(|name| format!("; did you mean {name}?")).unwrap_or_default()
+    nearest
+        .map(|name| format!("; did you mean {name}?"))
+        .unwrap_or_default()
 }

@@ -26,7 +26,10 @@ pub(crate) fn filter(text: &str) -> Result<String, String> {
     let is_level = |word: &str| levels.iter().any(|level| level.eq_ignore_ascii_case(word));
     for part in text.split(',').map(str::trim) {
         if !part.contains('=') && !is_level(part) {
-            return Err(format!("{part:?} is no level; it is one of {}", levels.join(", ")));
+            return Err(format!(
+                "{part:?} is no level; it is one of {}",
+                levels.join(", ")
+            ));
         }
     }
     match EnvFilter::builder().parse(text) {
@@ -41,7 +44,13 @@ mod tests {
 
     #[test]
     fn takes_levels_and_targets() {
-        for good in ["info", "WARN", "off", "warn,pgweir_cluster=debug", "pgweir_proxy=trace"] {
+        for good in [
+            "info",
+            "WARN",
+            "off",
+            "warn,pgweir_cluster=debug",
+            "pgweir_proxy=trace",
+        ] {
             assert_eq!(filter(good).as_deref(), Ok(good));
         }
     }

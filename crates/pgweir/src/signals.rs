@@ -88,11 +88,17 @@ impl<T: Send + 'static> Work<T> {
     /// # Cancel safety
     /// Safe.
     pub(crate) async fn ended(&mut self) -> Result<T, Failure> {
-        (&mut self.done).await.map_err(|_gone| Failure::Panicked(self.what))
+        (&mut self.done)
+            .await
+            .map_err(|_gone| Failure::Panicked(self.what))
     }
 
     /// Waits for its end; a signal that comes first ends the process at once.
-    pub(crate) fn end_or_exit(mut self, runtime: &Runtime, signals: &mut Signals) -> Result<T, Failure> {
+    pub(crate) fn end_or_exit(
+        mut self,
+        runtime: &Runtime,
+        signals: &mut Signals,
+    ) -> Result<T, Failure> {
         let outcome = runtime.block_on(async {
             tokio::select! {
                 outcome = self.ended() => Some(outcome),

@@ -26,7 +26,9 @@ pub(crate) fn render<const N: usize>(header: [&str; N], rows: &[[String; N]]) ->
 
 fn line<const N: usize>(row: &[String; N], widths: &[usize; N]) -> String {
     let cells = row.iter().zip(widths);
-    let padded: Vec<String> = cells.map(|(cell, width)| format!(" {cell:<width$} ")).collect();
+    let padded: Vec<String> = cells
+        .map(|(cell, width)| format!(" {cell:<width$} "))
+        .collect();
     let mut line = padded.join("|").trim_end().to_owned();
     line.push('\n');
     line

@@ -215,12 +215,7 @@ impl Identity {
         worker: &Rc<Worker>,
         parameters: &SharedParameters,
     ) -> Result<Reported, Fault> {
-        let key = LoginKey {
-            cluster: self.cluster,
-            database: Arc::clone(&self.server_database),
-            user: Arc::clone(&self.server_user),
-            parameters: parameters.id,
-        };
+        let key = self.login_key(parameters);
         if let Some(reported) = worker.shared.tables.reported.get(&key) {
             return Ok(reported);
         }
@@ -241,6 +236,15 @@ impl Identity {
             lease.checkin(worker.coarse_now());
         }
         Ok(reported)
+    }
+
+    pub(crate) fn login_key(&self, parameters: &SharedParameters) -> LoginKey {
+        LoginKey {
+            cluster: self.cluster,
+            database: Arc::clone(&self.server_database),
+            user: Arc::clone(&self.server_user),
+            parameters: parameters.id,
+        }
     }
 
     /// Returns the primary, or a replica that answers while there is none.

@@ -89,6 +89,7 @@ impl Client {
     fn scan(&mut self, rest: &[u8]) -> Result<Scan, Violation> {
         let worker = Rc::clone(self.worker());
         let mut tables = worker.tables.borrow_mut();
+        tables.epoch = worker.shared.epoch.load(Ordering::Relaxed);
         let mode = self.scan_mode();
         let scan = self.session.scan(rest, mode, &mut tables)?;
         // A statement for the proxy itself is answered as a whole, even where others would be passed on piece by piece.

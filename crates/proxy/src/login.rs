@@ -386,6 +386,7 @@ async fn begin(
         worker.slots.remove(process_id);
         return Ok(None);
     }
+    let place = worker.shared.tables.place(identity.login_key(&parameters));
     let limits = Limits {
         max_message: usize::try_from(config.server.max_message).unwrap_or(usize::MAX),
         route_buffer: config.server.route_buffer,
@@ -397,7 +398,7 @@ async fn begin(
         stream,
         out: pgweir_net::Outgoing::new(),
         inbuf: Vec::new(),
-        session: ClientSession::new(limits, parameters),
+        session: ClientSession::new(limits, parameters, place),
         identity,
         process_id,
         slot,

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pgweir_auth::{ScramKeys, ScramVerifier};
@@ -61,10 +62,6 @@ impl<K: Eq + Hash, V: Clone> Table<K, V> {
     pub(crate) fn clear(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
-
-    pub(crate) fn values(&self) -> Vec<V> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
-    }
 }
 
 /// The tables.
@@ -76,6 +73,8 @@ pub(crate) struct SharedTables {
     pub(crate) scram_keys: Table<(NodeId, Arc<str>), ScramKeys>,
     pub(crate) verifiers: Table<Arc<str>, Arc<ScramVerifier>>,
     parameters: Mutex<Interner>,
+    places: Table<LoginKey, u64>,
+    next_place: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -85,6 +84,12 @@ struct Interner {
 }
 
 impl SharedTables {
+    /// Returns the number that stands for a place in a session's statements; see [`pgweir_session::ClientSession::new`].
+    pub(crate) fn place(&self, key: LoginKey) -> u64 {
+        // Numbers are never used twice, so a place that outlives a clean-up merely looks new.
+        self.places.get_or_insert_with(key, || self.next_place.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
     /// Returns the one shared set with these contents.
     pub(crate) fn intern(&self, entries: Vec<(String, String)>) -> SharedParameters {
         if entries.is_empty() {

@@ -100,6 +100,7 @@ impl Worker {
         let tables = Tables {
             plans: PlanTable::new(capacity),
             statements: StatementTable::new(worker_number, capacity, STATEMENT_BYTES_LIMIT),
+            epoch: 0,
         };
         Worker {
             index,

@@ -24,7 +24,7 @@ pub use scan::{Portion, Scan, ScanMode};
 
 use crate::outstanding::{Outstanding, Pending};
 use crate::parameters::SharedParameters;
-use crate::statement::{Statement, StatementTable};
+use crate::statement::{Context, Statement, StatementTable};
 
 /// Bounds on what one client may make the proxy hold. All in bytes unless named otherwise.
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +44,8 @@ pub struct Tables {
     pub plans: PlanTable,
     /// Prepared statements.
     pub statements: StatementTable,
+    /// The schema epoch now.
+    pub epoch: u64,
 }
 
 /// The session of one client.
@@ -59,6 +61,8 @@ pub struct ClientSession {
     pub(crate) switch_failed: bool,
     /// The run-time parameters of its startup packet.
     pub parameters: SharedParameters,
+    /// Where its statements are prepared, and the schema epoch of the server that it last used.
+    pub(crate) context: Context,
     limits: Limits,
     batch: BatchInProgress,
     /// Bytes of the client's present message that are still to come and go to the server unread.
@@ -95,7 +99,9 @@ impl BatchInProgress {
 
 impl ClientSession {
     /// Makes the session of a client that has logged in.
-    pub fn new(limits: Limits, parameters: SharedParameters) -> Self {
+    ///
+    /// `place` stands for cluster, database, role and startup parameters: no two combinations share one; never 0.
+    pub fn new(limits: Limits, parameters: SharedParameters, place: u64) -> Self {
         ClientSession {
             named: HashMap::default(),
             unnamed: None,
@@ -104,6 +110,7 @@ impl ClientSession {
             abandoning: false,
             switch_failed: false,
             parameters,
+            context: Context { place, epoch: 0 },
             limits,
             batch: BatchInProgress::default(),
             remaining: 0,

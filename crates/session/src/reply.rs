@@ -336,7 +336,10 @@ impl ClientSession {
     fn apply(&mut self, change: Change) {
         match change {
             Change::None => {}
-            Change::Define { name, statement } => self.define(name, statement),
+            Change::Define { name, statement } => {
+                statement.accept(self.context);
+                self.define(name, statement);
+            }
             Change::Undefine { name } => self.undefine(&name),
         }
     }

@@ -56,6 +56,17 @@ pub struct Statement {
     pub plan: Option<Rc<Plan>>,
     /// How often it has been prepared by clients of this thread.
     prepared_count: Cell<u32>,
+    /// The context in which a server last accepted it.
+    accepted_in: Cell<Context>,
+}
+
+/// What the acceptance of a statement depends on, besides its text and types.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Context {
+    /// Cluster, database, role and startup parameters, as one number that no two combinations share.
+    pub place: u64,
+    /// The schema epoch.
+    pub epoch: u64,
 }
 
 impl Statement {
@@ -64,6 +75,17 @@ impl Statement {
     /// A text with literals in it comes once; naming it would only push useful statements out of the server's list.
     pub fn is_repeated(&self) -> bool {
         self.prepared_count.get() > 1
+    }
+
+    /// Notes that a server accepted it.
+    pub(crate) fn accept(&self, context: Context) {
+        self.accepted_in.set(context);
+    }
+
+    /// Returns whether a server accepted it in this very context, so that preparing it again needs no server: it is
+    /// placed where it is first run.
+    pub(crate) fn is_accepted(&self, context: Context) -> bool {
+        context.place != 0 && self.accepted_in.get() == context
     }
 }
 
@@ -131,6 +153,7 @@ impl StatementTable {
             tail,
             plan,
             prepared_count: Cell::new(0),
+            accepted_in: Cell::default(),
         })
     }
 

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 use crate::effects::{Effects, TransactionControl};
 use crate::hint::{self, Hint};
 use crate::lexer::Token;
-use crate::reading::Findings;
+use crate::reading::{Findings, NAMES_LIMIT};
 use crate::shape::Shaper;
 use crate::split::Splitter;
 use crate::statement;
@@ -37,7 +37,10 @@ pub struct Classified {
 impl Classified {
     /// Returns whether a replica may run it.
     pub fn replica_may_run(&self) -> bool {
-        matches!(self.reason, Reason::Read | Reason::ReadByTokens | Reason::ReadOnlyTransaction)
+        matches!(
+            self.reason,
+            Reason::Read | Reason::ReadByTokens | Reason::ReadOnlyTransaction
+        )
     }
 
     /// Returns whether it is known to write: an instruction cannot send it to a replica.
@@ -184,7 +187,10 @@ pub(crate) fn classify_shape(text: &[u8]) -> Classified {
 
 fn hint_of(comments: &[Token<'_>]) -> Option<Hint> {
     let mut hint = None::<Hint>;
-    for content in comments.iter().filter_map(|comment| hint::content(comment.text)) {
+    for content in comments
+        .iter()
+        .filter_map(|comment| hint::content(comment.text))
+    {
         hint.get_or_insert_default().read(content);
     }
     hint
@@ -212,16 +218,31 @@ impl Default for Merged {
 
 impl Merged {
     fn add(&mut self, text: &[u8], tokens: Option<&[Token<'_>]>) {
-        let Some(tokens) = tokens.filter(|tokens| !tokens.is_empty()) else { return };
+        let Some(tokens) = tokens.filter(|tokens| !tokens.is_empty()) else {
+            return;
+        };
         let read = statement::read(text, Tokens(tokens));
-        self.statements.push(Statement { kind: read.kind, reason: read.findings.reason });
+        self.statements.push(Statement {
+            kind: read.kind,
+            reason: read.findings.reason,
+        });
         self.local = read.local;
-        let Findings { reason, effects, tables, functions } = read.findings;
+        let Findings {
+            reason,
+            effects,
+            tables,
+            functions,
+        } = read.findings;
         if effects.transaction != TransactionControl::None {
             self.controls.push(effects.transaction);
         }
         if self.statements.len() == 1 {
-            self.findings = Findings { reason, effects, tables, functions };
+            self.findings = Findings {
+                reason,
+                effects,
+                tables,
+                functions,
+            };
             return;
         }
         let all = &mut self.findings;
@@ -241,21 +262,35 @@ impl Merged {
             self.local = None;
             self.findings.effects.transaction = sequence(&self.controls);
         }
-        let Findings { mut reason, mut effects, tables, functions } = self.findings;
+        let Findings {
+            mut reason,
+            mut effects,
+            tables,
+            functions,
+        } = self.findings;
         if self.local.is_some() {
             reason = Reason::Local;
             effects = Effects::default();
-            self.statements.iter_mut().for_each(|statement| statement.reason = Reason::Local);
+            self.statements
+                .iter_mut()
+                .for_each(|statement| statement.reason = Reason::Local);
         }
-        Classified { reason, effects, statements: self.statements, hint, local: self.local, tables, functions }
+        Classified {
+            reason,
+            effects,
+            statements: self.statements,
+            hint,
+            local: self.local,
+            tables,
+            functions,
+        }
     }
 }
 
 /// Appends what is not there yet, up to a limit that keeps a text of many statements from costing its length squared.
 fn append(list: &mut Vec<Name>, more: Vec<Name>) {
-    const LIMIT: usize = 256;
     for name in more {
-        if list.len() < LIMIT && !list.contains(&name) {
+        if list.len() < NAMES_LIMIT && !list.contains(&name) {
             list.push(name);
         }
     }

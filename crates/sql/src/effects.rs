@@ -6,7 +6,10 @@ use pgweir_model::PinReason;
 
 /// The session side effects of one text.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "three independent facts of a text; any combination of them occurs")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "three independent facts of a text; any combination of them occurs"
+)]
 pub struct Effects {
     /// The gravest of `pins`: one that survives `DISCARD ALL` if there is one, else the first of the text.
     pub pin: Option<PinReason>,
@@ -42,7 +45,10 @@ pub struct PinSet(u16);
 
 impl PinSet {
     fn bit(reason: PinReason) -> u16 {
-        let position = PinReason::ALL.iter().position(|r| *r == reason).unwrap_or(0);
+        let position = PinReason::ALL
+            .iter()
+            .position(|r| *r == reason)
+            .unwrap_or(0);
         1 << position
     }
 
@@ -73,7 +79,10 @@ impl PinSet {
 
     /// Returns the reasons, in order of their declaration.
     pub fn iter(self) -> impl Iterator<Item = PinReason> {
-        PinReason::ALL.iter().copied().filter(move |reason| self.contains(*reason))
+        PinReason::ALL
+            .iter()
+            .copied()
+            .filter(move |reason| self.contains(*reason))
     }
 }
 

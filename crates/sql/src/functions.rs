@@ -39,7 +39,9 @@ pub(crate) fn judge(schema: Option<&[u8]>, name: &[u8]) -> Verdict {
     let in_family = |prefix: &&str| name.starts_with(prefix.as_bytes());
     if listed(builtin::SAFE, name) {
         Verdict::Safe
-    } else if listed(builtin::PRIMARY_ONLY, name) || builtin::PRIMARY_ONLY_PREFIXES.iter().any(in_family) {
+    } else if listed(builtin::PRIMARY_ONLY, name)
+        || builtin::PRIMARY_ONLY_PREFIXES.iter().any(in_family)
+    {
         Verdict::PrimaryOnly
     } else if listed(builtin::VOLATILE, name) {
         Verdict::Volatile
@@ -54,9 +56,10 @@ pub(crate) fn judge(schema: Option<&[u8]>, name: &[u8]) -> Verdict {
 /// draw numbers would otherwise lose pooling altogether.
 pub(crate) fn pin(name: &[u8]) -> Option<PinReason> {
     match name {
-        b"pg_advisory_lock" | b"pg_advisory_lock_shared" | b"pg_try_advisory_lock" | b"pg_try_advisory_lock_shared" => {
-            Some(PinReason::AdvisoryLock)
-        }
+        b"pg_advisory_lock"
+        | b"pg_advisory_lock_shared"
+        | b"pg_try_advisory_lock"
+        | b"pg_try_advisory_lock_shared" => Some(PinReason::AdvisoryLock),
         b"setseed" => Some(PinReason::SetSeed),
         b"currval" | b"lastval" => Some(PinReason::Sequence),
         _ => None,
@@ -75,8 +78,17 @@ mod tests {
 
     #[test]
     fn tables_are_sorted_without_duplicates() {
-        for table in [builtin::SAFE, builtin::PRIMARY_ONLY, builtin::PRIMARY_ONLY_PREFIXES, builtin::VOLATILE] {
-            assert!(table.windows(2).all(|pair| pair[0].as_bytes() < pair[1].as_bytes()));
+        for table in [
+            builtin::SAFE,
+            builtin::PRIMARY_ONLY,
+            builtin::PRIMARY_ONLY_PREFIXES,
+            builtin::VOLATILE,
+        ] {
+            assert!(
+                table
+                    .windows(2)
+                    .all(|pair| pair[0].as_bytes() < pair[1].as_bytes())
+            );
         }
     }
 
@@ -84,7 +96,12 @@ mod tests {
     fn no_function_is_both_safe_and_primary_only() {
         for name in builtin::SAFE {
             assert!(!listed(builtin::PRIMARY_ONLY, name.as_bytes()), "{name}");
-            assert!(!builtin::PRIMARY_ONLY_PREFIXES.iter().any(|prefix| name.starts_with(prefix)), "{name}");
+            assert!(
+                !builtin::PRIMARY_ONLY_PREFIXES
+                    .iter()
+                    .any(|prefix| name.starts_with(prefix)),
+                "{name}"
+            );
         }
     }
 
@@ -98,7 +115,15 @@ mod tests {
 
     #[test]
     fn what_runs_sql_from_text_is_unknown() {
-        for name in ["query_to_xml", "table_to_xml", "database_to_xml", "schema_to_xml", "ts_stat", "ts_rewrite", "cursor_to_xml"] {
+        for name in [
+            "query_to_xml",
+            "table_to_xml",
+            "database_to_xml",
+            "schema_to_xml",
+            "ts_stat",
+            "ts_rewrite",
+            "cursor_to_xml",
+        ] {
             assert_eq!(judge(None, name.as_bytes()), Verdict::Unknown, "{name}");
         }
     }

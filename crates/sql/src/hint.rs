@@ -64,8 +64,12 @@ impl Hint {
                 continue;
             }
             match part.split_once('=') {
-                Some((key, value)) => self.set(&key.trim().to_ascii_lowercase(), unquote(value.trim())),
-                None => self.errors.push(format!("{part:?} is not of the form key=value").into()),
+                Some((key, value)) => {
+                    self.set(&key.trim().to_ascii_lowercase(), unquote(value.trim()))
+                }
+                None => self
+                    .errors
+                    .push(format!("{part:?} is not of the form key=value").into()),
             }
         }
     }
@@ -76,10 +80,17 @@ impl Hint {
             "route" => self.route = Some(HintRoute::from_name(value)),
             "max_lag" => match MaxLag::parse(value) {
                 Some(limit) => self.max_lag = Some(limit),
-                None => self.errors.push(format!("max_lag: {value:?} is neither a time nor a size with a unit").into()),
+                None => self.errors.push(
+                    format!("max_lag: {value:?} is neither a time nor a size with a unit").into(),
+                ),
             },
             "cache" | "shard_key" => self.others.push((key.into(), value.into())),
-            _ => self.errors.push(format!("{key:?} is not a hint; the known ones are route, max_lag, cache, shard_key").into()),
+            _ => self.errors.push(
+                format!(
+                    "{key:?} is not a hint; the known ones are route, max_lag, cache, shard_key"
+                )
+                .into(),
+            ),
         }
     }
 }
@@ -105,7 +116,11 @@ impl MaxLag {
         let (number, unit) = value.split_at_checked(digits)?;
         let number: u64 = number.parse().ok()?;
         let unit = unit.trim();
-        let age = |millis: u64| Some(MaxLag::Age(Duration::from_millis(number.checked_mul(millis)?)));
+        let age = |millis: u64| {
+            Some(MaxLag::Age(Duration::from_millis(
+                number.checked_mul(millis)?,
+            )))
+        };
         let bytes = |factor: u64| Some(MaxLag::Bytes(number.checked_mul(factor)?));
         match unit {
             "" if number == 0 => age(1),
@@ -126,7 +141,10 @@ impl MaxLag {
 }
 
 fn unquote(value: &str) -> &str {
-    ["'", "\""].iter().find_map(|quote| value.strip_prefix(quote)?.strip_suffix(quote)).unwrap_or(value)
+    ["'", "\""]
+        .iter()
+        .find_map(|quote| value.strip_prefix(quote)?.strip_suffix(quote))
+        .unwrap_or(value)
 }
 
 #[cfg(test)]
@@ -141,22 +159,41 @@ mod tests {
 
     #[test]
     fn reads_the_documented_example() {
-        let read = hint("/* pgweir: route=primary, max_lag=2s, cache=10s, shard_key=42 */").unwrap();
+        let read =
+            hint("/* pgweir: route=primary, max_lag=2s, cache=10s, shard_key=42 */").unwrap();
         assert_eq!(read.route, Some(HintRoute::Primary));
         assert_eq!(read.max_lag, Some(MaxLag::Age(Duration::from_secs(2))));
-        assert_eq!(read.others, [("cache".into(), "10s".into()), ("shard_key".into(), "42".into())]);
+        assert_eq!(
+            read.others,
+            [
+                ("cache".into(), "10s".into()),
+                ("shard_key".into(), "42".into())
+            ]
+        );
         assert!(read.errors.is_empty());
     }
 
     #[test]
     fn any_other_route_is_the_name_of_a_backend() {
-        assert_eq!(hint("--pgweir: route='Replica-1'").unwrap().route, Some(HintRoute::Backend("Replica-1".into())));
-        assert_eq!(hint("/*PGWEIR : Route = AUTO*/").unwrap().route, Some(HintRoute::Auto));
+        assert_eq!(
+            hint("--pgweir: route='Replica-1'").unwrap().route,
+            Some(HintRoute::Backend("Replica-1".into()))
+        );
+        assert_eq!(
+            hint("/*PGWEIR : Route = AUTO*/").unwrap().route,
+            Some(HintRoute::Auto)
+        );
     }
 
     #[test]
     fn a_comment_that_mentions_it_later_is_no_hint() {
-        for text in ["/* see pgweir: route=primary */", "/* pgweird: x */", "/* pgweir */", "--", "/**/"] {
+        for text in [
+            "/* see pgweir: route=primary */",
+            "/* pgweird: x */",
+            "/* pgweir */",
+            "--",
+            "/**/",
+        ] {
             assert_eq!(hint(text), None, "{text}");
         }
     }
@@ -171,9 +208,20 @@ mod tests {
     #[test]
     fn limits_have_units() {
         assert_eq!(MaxLag::parse("16MB"), Some(MaxLag::Bytes(16 << 20)));
-        assert_eq!(MaxLag::parse("250 ms"), Some(MaxLag::Age(Duration::from_millis(250))));
+        assert_eq!(
+            MaxLag::parse("250 ms"),
+            Some(MaxLag::Age(Duration::from_millis(250)))
+        );
         assert_eq!(MaxLag::parse("0"), Some(MaxLag::Age(Duration::ZERO)));
-        for text in ["", "5", "s", "-1s", "1 parsec", "99999999999999999999s", "18446744073709551615d"] {
+        for text in [
+            "",
+            "5",
+            "s",
+            "-1s",
+            "1 parsec",
+            "99999999999999999999s",
+            "18446744073709551615d",
+        ] {
             assert_eq!(MaxLag::parse(text), None, "{text}");
         }
     }

@@ -60,7 +60,10 @@ pub struct Lexer<'a> {
 impl<'a> Lexer<'a> {
     /// Starts at the beginning of a text.
     pub fn new(text: &'a [u8]) -> Self {
-        Lexer { rest: text, start: 0 }
+        Lexer {
+            rest: text,
+            start: 0,
+        }
     }
 }
 
@@ -72,7 +75,10 @@ impl<'a> Iterator for Lexer<'a> {
         let first = *self.rest.first()?;
         let (kind, len) = scan(first, self.rest);
         // Every scanner takes at least the first byte and at most the rest, so that the loop ends.
-        let (text, rest) = self.rest.split_at_checked(len.max(1)).unwrap_or((self.rest, &[]));
+        let (text, rest) = self
+            .rest
+            .split_at_checked(len.max(1))
+            .unwrap_or((self.rest, &[]));
         let start = self.start;
         self.start += text.len();
         self.rest = rest;
@@ -107,8 +113,8 @@ const fn class_of(byte: u8) -> Class {
         b'\'' => Class::Quote,
         b'"' => Class::DoubleQuote,
         b'$' => Class::Dollar,
-        b'~' | b'!' | b'@' | b'#' | b'^' | b'&' | b'|' | b'`' | b'?' | b'+' | b'-' | b'*' | b'/' | b'%' | b'<'
-        | b'>' | b'=' => Class::Operator,
+        b'~' | b'!' | b'@' | b'#' | b'^' | b'&' | b'|' | b'`' | b'?' | b'+' | b'-' | b'*'
+        | b'/' | b'%' | b'<' | b'>' | b'=' => Class::Operator,
         b',' | b'(' | b')' | b'[' | b']' | b';' => Class::Punct,
         b'.' => Class::Dot,
         b':' => Class::Colon,
@@ -116,7 +122,10 @@ const fn class_of(byte: u8) -> Class {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the counter stays below 256")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the counter stays below 256"
+)]
 #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
 static CLASSES: [Class; 256] = {
     let mut table = [Class::Other; 256];
@@ -137,13 +146,19 @@ fn class(byte: u8) -> Class {
 /// Letters, digits, `_`, `$` and all bytes above ASCII.
 #[inline]
 fn is_word_byte(byte: u8) -> bool {
-    matches!(class(byte), Class::Letter | Class::Prefix | Class::Digit | Class::Dollar)
+    matches!(
+        class(byte),
+        Class::Letter | Class::Prefix | Class::Digit | Class::Dollar
+    )
 }
 
 /// Returns how many bytes at the front satisfy the predicate.
 #[inline]
 fn run(bytes: &[u8], belongs: impl Fn(u8) -> bool) -> usize {
-    bytes.iter().position(|byte| !belongs(*byte)).unwrap_or(bytes.len())
+    bytes
+        .iter()
+        .position(|byte| !belongs(*byte))
+        .unwrap_or(bytes.len())
 }
 
 #[inline]
@@ -155,7 +170,10 @@ fn run_from(bytes: &[u8], from: usize, belongs: impl Fn(u8) -> bool) -> usize {
 fn scan(first: u8, rest: &[u8]) -> (TokenKind, usize) {
     match class(first) {
         Class::Letter => (TokenKind::Word, run(rest, is_word_byte)),
-        Class::Space => (TokenKind::Whitespace, run(rest, |byte| class(byte) == Class::Space)),
+        Class::Space => (
+            TokenKind::Whitespace,
+            run(rest, |byte| class(byte) == Class::Space),
+        ),
         Class::Punct => (TokenKind::Punct, 1),
         Class::Operator => operator(first, rest),
         Class::Prefix => prefixed(first, rest),
@@ -168,7 +186,14 @@ fn scan(first: u8, rest: &[u8]) -> (TokenKind, usize) {
             Some(b'0'..=b'9') => number(rest, 0),
             _ => (TokenKind::Punct, 1),
         },
-        Class::Colon => (TokenKind::Punct, if matches!(rest.get(1), Some(b':' | b'=')) { 2 } else { 1 }),
+        Class::Colon => (
+            TokenKind::Punct,
+            if matches!(rest.get(1), Some(b':' | b'=')) {
+                2
+            } else {
+                1
+            },
+        ),
         Class::Other => (TokenKind::Junk, 1),
     }
 }
@@ -189,8 +214,14 @@ fn string(rest: &[u8], from: usize, backslashes: bool) -> (TokenKind, usize) {
     let mut at = from;
     loop {
         let tail = rest.get(at..).unwrap_or(&[]);
-        let found = if backslashes { memchr2(b'\'', b'\\', tail) } else { memchr(b'\'', tail) };
-        let Some(found) = found else { return (TokenKind::Unterminated, rest.len()) };
+        let found = if backslashes {
+            memchr2(b'\'', b'\\', tail)
+        } else {
+            memchr(b'\'', tail)
+        };
+        let Some(found) = found else {
+            return (TokenKind::Unterminated, rest.len());
+        };
         at += found;
         match (rest.get(at), rest.get(at + 1)) {
             (Some(b'\\'), _) | (_, Some(b'\'')) => at += 2,
@@ -218,8 +249,14 @@ fn quoted(rest: &[u8], from: usize, kind: TokenKind) -> (TokenKind, usize) {
 fn dollar(rest: &[u8]) -> (TokenKind, usize) {
     let digits = run_from(rest, 1, |byte| byte.is_ascii_digit());
     if digits > 1 {
-        let end = run_from(rest, digits, |byte| matches!(class(byte), Class::Letter | Class::Prefix));
-        return if end == digits { (TokenKind::Param, digits) } else { (TokenKind::Junk, run_from(rest, end, is_word_byte)) };
+        let end = run_from(rest, digits, |byte| {
+            matches!(class(byte), Class::Letter | Class::Prefix)
+        });
+        return if end == digits {
+            (TokenKind::Param, digits)
+        } else {
+            (TokenKind::Junk, run_from(rest, end, is_word_byte))
+        };
     }
     let tag = run_from(rest, 1, |byte| is_word_byte(byte) && byte != b'$');
     if rest.get(tag) != Some(&b'$') {
@@ -252,14 +289,21 @@ fn number(rest: &[u8], from: usize) -> (TokenKind, usize) {
     if ends_here && (tail == end || is_based(rest.get(..tail).unwrap_or(&[]))) {
         return (TokenKind::Number, tail);
     }
-    (TokenKind::Junk, run_from(rest, tail, |byte| is_word_byte(byte) || byte == b'.'))
+    (
+        TokenKind::Junk,
+        run_from(rest, tail, |byte| is_word_byte(byte) || byte == b'.'),
+    )
 }
 
 /// `0x1F`, `0o17`, `0b11`, with underscores.
 fn is_based(text: &[u8]) -> bool {
     match text {
-        [b'0', b'x' | b'X', digits @ ..] => digits.iter().all(|byte| byte.is_ascii_hexdigit() || *byte == b'_'),
-        [b'0', b'o' | b'O' | b'b' | b'B', digits @ ..] => digits.iter().all(|byte| byte.is_ascii_digit() || *byte == b'_'),
+        [b'0', b'x' | b'X', digits @ ..] => digits
+            .iter()
+            .all(|byte| byte.is_ascii_hexdigit() || *byte == b'_'),
+        [b'0', b'o' | b'O' | b'b' | b'B', digits @ ..] => digits
+            .iter()
+            .all(|byte| byte.is_ascii_digit() || *byte == b'_'),
         _ => false,
     }
 }
@@ -267,7 +311,12 @@ fn is_based(text: &[u8]) -> bool {
 /// A comment or an operator.
 fn operator(first: u8, rest: &[u8]) -> (TokenKind, usize) {
     match (first, rest.get(1)) {
-        (b'-', Some(b'-')) => return (TokenKind::Comment, run(rest, |byte| byte != b'\n' && byte != b'\r')),
+        (b'-', Some(b'-')) => {
+            return (
+                TokenKind::Comment,
+                run(rest, |byte| byte != b'\n' && byte != b'\r'),
+            );
+        }
         (b'/', Some(b'*')) => return block_comment(rest),
         (_, Some(next)) if class(*next) == Class::Operator => {}
         _ => return (TokenKind::Operator, 1),
@@ -275,7 +324,10 @@ fn operator(first: u8, rest: &[u8]) -> (TokenKind, usize) {
     let mut len = run(rest, |byte| class(byte) == Class::Operator);
     let text = rest.get(..len).unwrap_or(rest);
     // A comment begins inside the run. It is not at its front: that is handled above.
-    if let Some(comment) = text.windows(2).position(|pair| pair == b"--" || pair == b"/*") {
+    if let Some(comment) = text
+        .windows(2)
+        .position(|pair| pair == b"--" || pair == b"/*")
+    {
         len = comment;
     }
     let text = rest.get(..len).unwrap_or(rest);
@@ -333,7 +385,19 @@ mod tests {
 
     #[test]
     fn strings_end_where_postgresql_ends_them() {
-        for text in ["''", "'it''s'", r"'\'", r"E'it\'s'", r"e'\\'", "B'01'", "x'1F'", "N'a'", "U&'d\\0061'", "'--'", "'/*'"] {
+        for text in [
+            "''",
+            "'it''s'",
+            r"'\'",
+            r"E'it\'s'",
+            r"e'\\'",
+            "B'01'",
+            "x'1F'",
+            "N'a'",
+            "U&'d\\0061'",
+            "'--'",
+            "'/*'",
+        ] {
             one(text, TokenKind::String);
         }
         for text in ["'a", "E'a\\'", "\"a", "U&'a", "/* /* */", "$$a", "$a$b$$"] {
@@ -355,13 +419,18 @@ mod tests {
 
     #[test]
     fn numbers_with_letters_behind_are_junk() {
-        for text in ["0", "1.5", ".5", "1.", "1e10", "1E-5", "1_000", "0x1F", "0o17", "0b1"] {
+        for text in [
+            "0", "1.5", ".5", "1.", "1e10", "1E-5", "1_000", "0x1F", "0o17", "0b1",
+        ] {
             one(text, TokenKind::Number);
         }
         for text in ["1or", "1e", "1.5.5", "0xG", "1$1"] {
             one(text, TokenKind::Junk);
         }
-        assert_eq!(lex("1..2").iter().map(|t| t.1.as_str()).collect::<Vec<_>>(), ["1", "..", "2"]);
+        assert_eq!(
+            lex("1..2").iter().map(|t| t.1.as_str()).collect::<Vec<_>>(),
+            ["1", "..", "2"]
+        );
     }
 
     #[test]
@@ -371,7 +440,10 @@ mod tests {
         assert_eq!(texts("a@-1"), ["a", "@-", "1"]);
         assert_eq!(texts("a+--b\n"), ["a", "+", "--b"]);
         assert_eq!(texts("a*/*b*/c"), ["a", "*", "/*b*/", "c"]);
-        assert_eq!(texts("a::b[1:2]"), ["a", "::", "b", "[", "1", ":", "2", "]"]);
+        assert_eq!(
+            texts("a::b[1:2]"),
+            ["a", "::", "b", "[", "1", ":", "2", "]"]
+        );
         assert_eq!(texts("f(a=>-1)"), ["f", "(", "a", "=>", "-", "1", ")"]);
         assert_eq!(texts("a->>'b'"), ["a", "->>", "'b'"]);
     }

@@ -10,7 +10,7 @@
 //! |---|---|
 //! | [`lexer`] | bytes to tokens, as PostgreSQL's scanner sees them |
 //! | [`shape`] | a text to its shape and hash |
-//! | [`split`] | where statements end |
+//! | [`split`](mod@split) | where statements end |
 //! | `reading` | the token reading: calls, locks, DML words, casts, operators |
 //! | `tree` | the tree reading: sqlparser's second opinion |
 //! | `statement` | what the leading words decide |
@@ -33,7 +33,9 @@ mod tokens;
 mod tree;
 
 pub use classify::{Classified, LocalCommand, Name, Statement, StatementKind, classify};
-pub use effects::{Discard, Effects, Isolation, PinSet, SavepointCommand, TransactionControl, TransactionModes};
+pub use effects::{
+    Discard, Effects, Isolation, PinSet, SavepointCommand, TransactionControl, TransactionModes,
+};
 pub use hint::{Hint, HintRoute, MaxLag};
 pub use plan::{Plan, PlanTable};
 pub use shape::{Shape, Shaper};

@@ -145,7 +145,9 @@ pub(crate) enum Keyword {
 
 /// Returns whether a sorted table has the name.
 pub(crate) fn listed(table: &[&str], name: &[u8]) -> bool {
-    table.binary_search_by(|entry| entry.as_bytes().cmp(name)).is_ok()
+    table
+        .binary_search_by(|entry| entry.as_bytes().cmp(name))
+        .is_ok()
 }
 
 /// Returns what the grammar makes of a word in lower case.
@@ -192,8 +194,20 @@ mod tests {
 
     #[test]
     fn tables_are_sorted_without_duplicates() {
-        for table in [RESERVED, COLUMN_NAME, TYPE_FUNCTION, UNRESERVED, OPERATORS, TYPES, PRIMARY_ONLY_RELATIONS] {
-            assert!(table.windows(2).all(|pair| pair[0].as_bytes() < pair[1].as_bytes()));
+        for table in [
+            RESERVED,
+            COLUMN_NAME,
+            TYPE_FUNCTION,
+            UNRESERVED,
+            OPERATORS,
+            TYPES,
+            PRIMARY_ONLY_RELATIONS,
+        ] {
+            assert!(
+                table
+                    .windows(2)
+                    .all(|pair| pair[0].as_bytes() < pair[1].as_bytes())
+            );
         }
     }
 

@@ -71,7 +71,11 @@ impl PlanTable {
     pub fn get(&mut self, sql: &[u8]) -> Rc<Plan> {
         let shape = self.shaper.shape(sql);
         let entries = &mut self.entries;
-        let is_it = |at: &usize| entries.get(*at).is_some_and(|entry| *entry.plan.shape == *shape.text);
+        let is_it = |at: &usize| {
+            entries
+                .get(*at)
+                .is_some_and(|entry| *entry.plan.shape == *shape.text)
+        };
         if let Some(at) = self.index.find(shape.hash, is_it).copied()
             && let Some(entry) = entries.get_mut(at)
         {
@@ -88,13 +92,21 @@ impl PlanTable {
             shape: if kept { text.into() } else { Box::default() },
         });
         if kept {
-            self.insert(Entry { hash, plan: Rc::clone(&plan), used: false });
+            self.insert(Entry {
+                hash,
+                plan: Rc::clone(&plan),
+                used: false,
+            });
         }
         plan
     }
 
     fn insert(&mut self, entry: Entry) {
-        let at = if self.entries.len() < self.capacity { self.entries.len() } else { self.evict() };
+        let at = if self.entries.len() < self.capacity {
+            self.entries.len()
+        } else {
+            self.evict()
+        };
         let entries = &mut self.entries;
         let hash = entry.hash;
         if let Some(place) = entries.get_mut(at) {
@@ -102,7 +114,9 @@ impl PlanTable {
         } else {
             entries.push(entry);
         }
-        self.index.insert_unique(hash, at, |at| entries.get(*at).map_or(0, |entry| entry.hash));
+        self.index.insert_unique(hash, at, |at| {
+            entries.get(*at).map_or(0, |entry| entry.hash)
+        });
     }
 
     /// Takes the first entry that was not used since the hand last passed out of the index, and returns its place.
@@ -110,7 +124,9 @@ impl PlanTable {
         loop {
             let at = self.hand;
             self.hand = (at + 1) % self.entries.len().max(1);
-            let Some(entry) = self.entries.get_mut(at) else { return at };
+            let Some(entry) = self.entries.get_mut(at) else {
+                return at;
+            };
             if std::mem::take(&mut entry.used) {
                 continue;
             }

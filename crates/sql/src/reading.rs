@@ -31,11 +31,16 @@ pub(crate) struct Findings {
 
 /// Most names of a kind that are kept: they are for reports and lookups, and a list without bound would make a long text
 /// cost its length squared. Chosen; statements of people name fewer.
-const NAMES_LIMIT: usize = 256;
+pub(crate) const NAMES_LIMIT: usize = 256;
 
 impl Findings {
     pub(crate) fn new(reason: Reason) -> Self {
-        Findings { reason, effects: Effects::default(), tables: Vec::new(), functions: Vec::new() }
+        Findings {
+            reason,
+            effects: Effects::default(),
+            tables: Vec::new(),
+            functions: Vec::new(),
+        }
     }
 
     /// Takes a reason into account: the graver one stays.
@@ -70,7 +75,10 @@ impl Findings {
 fn add_name(list: &mut Vec<Name>, tokens: Tokens<'_, '_>, start: usize, end: usize) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned().into_boxed_str();
     let schema = tokens.qualifier(start, end).map(|schema| text(&schema));
-    let name = Name { schema, name: text(&tokens.at(end).folded()) };
+    let name = Name {
+        schema,
+        name: text(&tokens.at(end).folded()),
+    };
     if list.len() < NAMES_LIMIT && !list.contains(&name) {
         list.push(name);
     }
@@ -137,10 +145,60 @@ pub(crate) fn is_complete(tokens: Tokens<'_, '_>) -> bool {
 
 /// Reserved words that cannot be the last of a query.
 const NEEDS_MORE: &[&str] = &[
-    "and", "any", "array", "as", "asymmetric", "both", "case", "cast", "collate", "cross", "else", "except", "fetch", "for", "from",
-    "full", "group", "having", "in", "inner", "intersect", "into", "is", "join", "lateral", "leading", "left", "like", "limit",
-    "natural", "not", "offset", "on", "or", "order", "right", "select", "similar", "symmetric", "table", "then", "to",
-    "trailing", "union", "using", "values", "variadic", "when", "where", "window", "with", "ilike", "between", "by",
+    "and",
+    "any",
+    "array",
+    "as",
+    "asymmetric",
+    "both",
+    "case",
+    "cast",
+    "collate",
+    "cross",
+    "else",
+    "except",
+    "fetch",
+    "for",
+    "from",
+    "full",
+    "group",
+    "having",
+    "in",
+    "inner",
+    "intersect",
+    "into",
+    "is",
+    "join",
+    "lateral",
+    "leading",
+    "left",
+    "like",
+    "limit",
+    "natural",
+    "not",
+    "offset",
+    "on",
+    "or",
+    "order",
+    "right",
+    "select",
+    "similar",
+    "symmetric",
+    "table",
+    "then",
+    "to",
+    "trailing",
+    "union",
+    "using",
+    "values",
+    "variadic",
+    "when",
+    "where",
+    "window",
+    "with",
+    "ilike",
+    "between",
+    "by",
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,7 +229,11 @@ struct Frame {
 
 impl Frame {
     fn new(kind: FrameKind) -> Self {
-        Frame { kind, from: false, columns: kind == FrameKind::Columns }
+        Frame {
+            kind,
+            from: false,
+            columns: kind == FrameKind::Columns,
+        }
     }
 }
 
@@ -197,8 +259,12 @@ impl Reading<'_, '_, '_> {
             TokenKind::Word => self.word(i, token),
             TokenKind::QuotedIdent => self.name(i, token),
             TokenKind::Punct => self.punct(i, token),
-            TokenKind::Operator if !names::is_builtin_operator(token.text) => self.findings.distrust(),
-            TokenKind::Junk | TokenKind::Unterminated | TokenKind::UnicodeIdent => self.findings.give_up(),
+            TokenKind::Operator if !names::is_builtin_operator(token.text) => {
+                self.findings.distrust()
+            }
+            TokenKind::Junk | TokenKind::Unterminated | TokenKind::UnicodeIdent => {
+                self.findings.give_up()
+            }
             _ => {}
         }
     }
@@ -222,7 +288,10 @@ impl Reading<'_, '_, '_> {
         self.frames.push(self.frame);
         // `FROM ((a JOIN b ON ...) ...)`: a table may follow the parentheses around a join.
         let from = self.frame.from && self.table_expected && kind == FrameKind::Paren;
-        self.frame = Frame { from, ..Frame::new(kind) };
+        self.frame = Frame {
+            from,
+            ..Frame::new(kind)
+        };
     }
 
     fn pop(&mut self, bracket: bool) {
@@ -247,7 +316,9 @@ impl Reading<'_, '_, '_> {
         match previous.text {
             b"on" if self.t.before(i, 2).is_word("distinct") => FrameKind::DistinctOn,
             b"cast" | b"treat" | b"xmlserialize" => FrameKind::Cast,
-            b"as" if !self.opens_query(i + 1) && !self.t.at(i + 1).is_any(WINDOW_WORDS) => FrameKind::Columns,
+            b"as" if !self.opens_query(i + 1) && !self.t.at(i + 1).is_any(OPENS_NO_COLUMNS) => {
+                FrameKind::Columns
+            }
             b"columns" => FrameKind::Columns,
             b"extract" | b"substring" | b"trim" | b"overlay" => FrameKind::Cut,
             text if text.starts_with(b"json") || text == b"xmltable" => FrameKind::Typed,
@@ -274,8 +345,9 @@ impl Reading<'_, '_, '_> {
             b"from" => self.from(i),
             b"join" => self.table_expected = true,
             b"table" => self.table_expected = true,
-            b"where" | b"group" | b"having" | b"order" | b"limit" | b"window" | b"union" | b"intersect" | b"except" | b"select"
-            | b"set" | b"offset" | b"fetch" | b"values" | b"on" => {
+            b"where" | b"group" | b"having" | b"order" | b"limit" | b"window" | b"union"
+            | b"intersect" | b"except" | b"select" | b"set" | b"offset" | b"fetch" | b"values"
+            | b"on" => {
                 self.frame.from &= token.text == b"on";
                 self.table_expected = false;
             }
@@ -291,7 +363,8 @@ impl Reading<'_, '_, '_> {
 
     fn dml(&mut self, i: usize) {
         let previous = self.t.before(i, 1);
-        let locks = previous.is_word("for") || previous.is_word("key") && self.t.before(i, 2).is_word("no");
+        let locks =
+            previous.is_word("for") || previous.is_word("key") && self.t.before(i, 2).is_word("no");
         let qualifies = self.t.punct(i + 1, ".");
         if !locks && !qualifies {
             self.findings.object(Reason::Write);
@@ -315,7 +388,9 @@ impl Reading<'_, '_, '_> {
 
     fn lock(&mut self, i: usize) {
         let t = self.t;
-        let locks = t.at(i + 1).is_any(&["update", "share"]) || t.words(i + 1, &["no", "key"]) || t.words(i + 1, &["key", "share"]);
+        let locks = t.at(i + 1).is_any(&["update", "share"])
+            || t.words(i + 1, &["no", "key"])
+            || t.words(i + 1, &["key", "share"]);
         if locks {
             self.findings.object(Reason::RowLock);
         }
@@ -365,7 +440,8 @@ impl Reading<'_, '_, '_> {
             return;
         }
         let start = self.t.chain_start(i);
-        let is_keyword = start == i && token.kind == TokenKind::Word && keyword(token.text) == Keyword::Reserved;
+        let is_keyword =
+            start == i && token.kind == TokenKind::Word && keyword(token.text) == Keyword::Reserved;
         if is_keyword {
             return;
         }
@@ -382,7 +458,11 @@ impl Reading<'_, '_, '_> {
         let plain_word = start == i && token.kind == TokenKind::Word;
         let known = match keyword(token.text) {
             Keyword::Reserved | Keyword::ColumnName if plain_word => true,
-            Keyword::TypeFunction | Keyword::Unreserved if plain_word && token.is_any(TAKES_STRING) => true,
+            Keyword::TypeFunction | Keyword::Unreserved
+                if plain_word && token.is_any(TAKES_STRING) =>
+            {
+                true
+            }
             _ => self.is_builtin_type(start, i, name),
         };
         if !known {
@@ -393,9 +473,11 @@ impl Reading<'_, '_, '_> {
     /// In a list of column definitions, the second of two names is a type.
     fn is_column_type(&self, i: usize, token: Token<'_>) -> bool {
         let opener = self.t.before(i, 2);
-        let second = self.t.before(i, 1).is_name() && (opener.is_punct("(") || opener.is_punct(",") || opener.is_word("columns"));
+        let second = self.t.before(i, 1).is_name()
+            && (opener.is_punct("(") || opener.is_punct(",") || opener.is_word("columns"));
         let skipped = token.kind == TokenKind::Word
-            && (matches!(keyword(token.text), Keyword::Reserved | Keyword::ColumnName) || token.is_word("path"));
+            && (matches!(keyword(token.text), Keyword::Reserved | Keyword::ColumnName)
+                || token.is_word("path"));
         second && !skipped
     }
 
@@ -459,7 +541,9 @@ impl Reading<'_, '_, '_> {
 
     /// Whether the third argument of a `set_config` is the word `true`: the setting ends with the transaction.
     fn is_local_set_config(&self, open: usize) -> bool {
-        let Some(close) = self.t.closing(open) else { return false };
+        let Some(close) = self.t.closing(open) else {
+            return false;
+        };
         let (mut depth, mut commas) = (0_usize, 0_usize);
         for index in open..close {
             match self.t.at(index).text {
@@ -469,7 +553,9 @@ impl Reading<'_, '_, '_> {
                 _ => {}
             }
         }
-        commas == 2 && self.t.before(close, 1).is_word("true") && self.t.before(close, 2).is_punct(",")
+        commas == 2
+            && self.t.before(close, 1).is_word("true")
+            && self.t.before(close, 2).is_punct(",")
     }
 
     /// Returns the frame that a keyword opens where its place makes it a construct rather than a function's name.
@@ -482,10 +568,16 @@ impl Reading<'_, '_, '_> {
             b"over" | b"filter" => previous.is_punct(")") && self.closed != FrameKind::DistinctOn,
             b"sets" => previous.is_word("grouping"),
             b"rollup" | b"cube" => {
-                let by = if previous.is_any(&["distinct", "all"]) { (earlier, self.t.before(i, 3)) } else { (previous, earlier) };
+                let by = if previous.is_any(&["distinct", "all"]) {
+                    (earlier, self.t.before(i, 3))
+                } else {
+                    (previous, earlier)
+                };
                 by.0.is_word("by") && by.1.is_word("group")
             }
-            b"materialized" => (previous.is_word("as") || previous.is_word("not")) && self.opens_query(i + 2),
+            b"materialized" => {
+                (previous.is_word("as") || previous.is_word("not")) && self.opens_query(i + 2)
+            }
             b"varying" => previous.is_any(&["character", "char", "nchar", "bit"]),
             b"second" => previous.is_any(&["interval", "to"]),
             b"by" => previous.is_any(&["order", "group", "partition"]),
@@ -495,11 +587,20 @@ impl Reading<'_, '_, '_> {
             b"zone" => previous.is_word("time"),
             b"conflict" => previous.is_word("on"),
             b"set" | b"insert" => self.mode == Mode::Dml,
-            b"join" => after_operand || previous.is_any(&["left", "right", "full", "inner", "outer", "cross", "natural"]),
+            b"join" => {
+                after_operand
+                    || previous.is_any(&[
+                        "left", "right", "full", "inner", "outer", "cross", "natural",
+                    ])
+            }
             b"ilike" | b"overlaps" => after_operand || previous.is_word("not"),
             _ => false,
         };
-        fits.then_some(if token.text == b"columns" { FrameKind::Columns } else { FrameKind::Paren })
+        fits.then_some(if token.text == b"columns" {
+            FrameKind::Columns
+        } else {
+            FrameKind::Paren
+        })
     }
 
     /// Whether an operand ends just before `i`, so that no expression can begin there.
@@ -507,7 +608,9 @@ impl Reading<'_, '_, '_> {
         let previous = self.t.before(i, 1);
         match previous.kind {
             TokenKind::QuotedIdent => true,
-            TokenKind::Word => self.t.before(i, 2).is_punct(".") || keyword(previous.text) == Keyword::None,
+            TokenKind::Word => {
+                self.t.before(i, 2).is_punct(".") || keyword(previous.text) == Keyword::None
+            }
             TokenKind::Punct => previous.text == b")" && self.closed != FrameKind::DistinctOn,
             _ => false,
         }
@@ -523,7 +626,8 @@ impl Reading<'_, '_, '_> {
         if start != i {
             return false;
         }
-        let behind_ordinality = previous.is_word("ordinality") && self.t.before(start, 2).is_word("with");
+        let behind_ordinality =
+            previous.is_word("ordinality") && self.t.before(start, 2).is_word("with");
         previous.is_any(&["as", "with", "recursive"])
             || behind_ordinality
             || self.ends_operand(i)
@@ -548,9 +652,43 @@ impl Reading<'_, '_, '_> {
 
 /// Keywords that a string may follow without being a constant of a type.
 const TAKES_STRING: &[&str] = &[
-    "by", "content", "default", "delimiter", "document", "encoding", "error", "escape", "format", "ilike", "is", "key", "like", "null",
-    "passing", "path", "preceding", "quote", "range", "similar", "uescape", "value", "varying", "version", "zone",
+    "by",
+    "content",
+    "default",
+    "delimiter",
+    "document",
+    "encoding",
+    "error",
+    "escape",
+    "format",
+    "ilike",
+    "is",
+    "key",
+    "like",
+    "null",
+    "passing",
+    "path",
+    "preceding",
+    "quote",
+    "range",
+    "similar",
+    "uescape",
+    "value",
+    "varying",
+    "version",
+    "zone",
 ];
 
-/// The words that may begin the inside of a window definition; no column definition begins with them and a type.
-const WINDOW_WORDS: &[&str] = &["groups", "order", "partition", "range", "rows"];
+/// The words that may begin a window definition or a data-modifying statement; the columns of an alias begin with none of
+/// them and a type, or the word itself is objected to.
+const OPENS_NO_COLUMNS: &[&str] = &[
+    "delete",
+    "groups",
+    "insert",
+    "merge",
+    "order",
+    "partition",
+    "range",
+    "rows",
+    "update",
+];

@@ -52,11 +52,19 @@ impl Shaper {
             self.buffer.shrink_to(BUFFER_BYTES_KEPT);
         }
         self.buffer.reserve(sql.len());
-        let mut writer = Writer { out: &mut self.buffer, gap: Gap::None, verbatim: false, at_start: true };
+        let mut writer = Writer {
+            out: &mut self.buffer,
+            gap: Gap::None,
+            verbatim: false,
+            at_start: true,
+        };
         for token in Lexer::new(sql) {
             writer.write(token);
         }
-        Shape { hash: self.seed.hash_one(self.buffer.as_slice()), text: &self.buffer }
+        Shape {
+            hash: self.seed.hash_one(self.buffer.as_slice()),
+            text: &self.buffer,
+        }
     }
 }
 
@@ -90,7 +98,12 @@ impl Writer<'_> {
         match token.kind {
             TokenKind::Word => self.word(token.text),
             TokenKind::Number if !self.verbatim => {
-                self.out.extend_from_slice(if token.text.first() == Some(&b'.') { b".0" } else { b"0" });
+                self.out
+                    .extend_from_slice(if token.text.first() == Some(&b'.') {
+                        b".0"
+                    } else {
+                        b"0"
+                    });
             }
             TokenKind::String if !self.verbatim => self.string(token.text),
             TokenKind::DollarString if !self.verbatim => self.out.extend_from_slice(b"$$$$"),
@@ -163,16 +176,31 @@ mod tests {
     #[test]
     fn literals_case_space_and_comments_do_not_matter() {
         let expected = "select * from t where id = 0 and s = ''";
-        assert_eq!(shape("SELECT * FROM t WHERE id = 17 AND s = 'it''s'"), expected);
-        assert_eq!(shape("  select *\n\tfrom t -- c\nwhere id = 4_711 /* x */ and s = 'b'  "), expected);
+        assert_eq!(
+            shape("SELECT * FROM t WHERE id = 17 AND s = 'it''s'"),
+            expected
+        );
+        assert_eq!(
+            shape("  select *\n\tfrom t -- c\nwhere id = 4_711 /* x */ and s = 'b'  "),
+            expected
+        );
     }
 
     #[test]
     fn what_decides_stays() {
-        assert_eq!(shape("SELECT \"A\", 'x'::Text, $1, -1.5, E'\\'', $a$b$a$"), "select \"A\", ''::text, $1, -0, e'', $$$$");
+        assert_eq!(
+            shape("SELECT \"A\", 'x'::Text, $1, -1.5, E'\\'', $a$b$a$"),
+            "select \"A\", ''::text, $1, -0, e'', $$$$"
+        );
         assert_eq!(shape("SET x = 'y'; SELECT 'y'"), "set x = 'y'; select ''");
-        assert_eq!(shape("/* pgweir: route=primary */ SELECT 1"), "/* pgweir: route=primary */ select 0");
-        assert_eq!(shape("SELECT -- pgweir: route=primary\n 1"), "select -- pgweir: route=primary\n0");
+        assert_eq!(
+            shape("/* pgweir: route=primary */ SELECT 1"),
+            "/* pgweir: route=primary */ select 0"
+        );
+        assert_eq!(
+            shape("SELECT -- pgweir: route=primary\n 1"),
+            "select -- pgweir: route=primary\n0"
+        );
         assert_eq!(shape("SELECT 'abc"), "select 'abc");
     }
 

@@ -19,7 +19,11 @@ pub(crate) struct Read {
 
 impl Read {
     fn new(kind: StatementKind, reason: Reason) -> Self {
-        Read { kind, findings: Findings::new(reason), local: None }
+        Read {
+            kind,
+            findings: Findings::new(reason),
+            local: None,
+        }
     }
 
     fn pinned(kind: StatementKind, reason: Reason, pin: PinReason) -> Self {
@@ -74,7 +78,8 @@ pub(crate) fn read(text: &[u8], t: Tokens<'_, '_>) -> Read {
         b"show" => show(t),
         b"set" => set(t),
         b"reset" => reset(t),
-        b"begin" | b"start" | b"commit" | b"end" | b"rollback" | b"abort" | b"savepoint" | b"release" => transaction(t),
+        b"begin" | b"start" | b"commit" | b"end" | b"rollback" | b"abort" | b"savepoint"
+        | b"release" => transaction(t),
         b"prepare" if t.word(1, "transaction") => {
             Read::new(Kind::TwoPhase, Reason::Write).control(TransactionControl::PrepareTransaction)
         }
@@ -82,7 +87,9 @@ pub(crate) fn read(text: &[u8], t: Tokens<'_, '_>) -> Read {
         b"execute" => Read::pinned(Kind::Execute, Reason::Write, PinReason::SqlPrepare).suspect(),
         b"deallocate" => deallocate(t),
         b"fetch" | b"move" => Read::new(Kind::Fetch, Reason::Read),
-        b"close" if t.word(1, "all") => Read::new(Kind::Close, Reason::Read).discards(Discard::CloseAll),
+        b"close" if t.word(1, "all") => {
+            Read::new(Kind::Close, Reason::Read).discards(Discard::CloseAll)
+        }
         b"close" => Read::new(Kind::Close, Reason::Read),
         b"listen" => Read::pinned(Kind::Listen, Reason::PrimaryOnly, PinReason::Listen),
         b"unlisten" => unlisten(t),
@@ -95,12 +102,10 @@ pub(crate) fn read(text: &[u8], t: Tokens<'_, '_>) -> Read {
         b"alter" if t.word(1, "system") => Read::new(Kind::Utility, Reason::Write),
         // `USING`, a default or a check may run any function over the rows.
         b"alter" if t.word(1, "table") => Read::new(Kind::Ddl, Reason::Write).ddl().suspect(),
-        b"alter" | b"drop" | b"grant" | b"revoke" | b"comment" | b"security" | b"reassign" | b"import" => {
-            Read::new(Kind::Ddl, Reason::Write).ddl()
-        }
-        b"truncate" | b"vacuum" | b"analyze" | b"analyse" | b"cluster" | b"reindex" | b"refresh" | b"checkpoint" | b"lock" => {
-            Read::new(Kind::Utility, Reason::Write)
-        }
+        b"alter" | b"drop" | b"grant" | b"revoke" | b"comment" | b"security" | b"reassign"
+        | b"import" => Read::new(Kind::Ddl, Reason::Write).ddl(),
+        b"truncate" | b"vacuum" | b"analyze" | b"analyse" | b"cluster" | b"reindex"
+        | b"refresh" | b"checkpoint" | b"lock" => Read::new(Kind::Utility, Reason::Write),
         _ => unknown(t),
     }
 }
@@ -155,7 +160,9 @@ fn query(text: &[u8], t: Tokens<'_, '_>) -> Read {
     match tree::read(slice(text, t), t) {
         Tree::Objects(reason) => findings.object(reason),
         // `ONLY` is a table's name to the tree.
-        Tree::Read(tables) if !t.0.iter().any(|token| token.is_word("only")) => findings.tables = tables,
+        Tree::Read(tables) if !t.0.iter().any(|token| token.is_word("only")) => {
+            findings.tables = tables
+        }
         Tree::Read(_) => {}
         Tree::Unreadable if reading::is_complete(t) => findings.reason = Reason::ReadByTokens,
         Tree::Unreadable => findings.give_up(),
@@ -168,7 +175,12 @@ fn main_verb(t: Tokens<'_, '_>) -> Option<StatementKind> {
     if !t.word(0, "with") {
         return None;
     }
-    let verb = t.find_outside(1, &["select", "values", "table", "insert", "update", "delete", "merge"])?;
+    let verb = t.find_outside(
+        1,
+        &[
+            "select", "values", "table", "insert", "update", "delete", "merge",
+        ],
+    )?;
     // A common table expression may bear such a name: `WITH update AS (...)`, `WITH insert (a) AS (...)`.
     if !t.before(verb, 1).is_punct(")") {
         return None;
@@ -185,11 +197,15 @@ fn main_verb(t: Tokens<'_, '_>) -> Option<StatementKind> {
 /// `SELECT pg_advisory_unlock_all()` and nothing else: in a larger expression it might not be evaluated.
 fn is_unlock_all(t: Tokens<'_, '_>) -> bool {
     let qualified = usize::from(t.word(1, "pg_catalog") && t.punct(2, ".")) * 2;
-    t.word(0, "select") && t.word(1 + qualified, "pg_advisory_unlock_all") && t.punct(2 + qualified, "(") && t.len() == 4 + qualified
+    t.word(0, "select")
+        && t.word(1 + qualified, "pg_advisory_unlock_all")
+        && t.punct(2 + qualified, "(")
+        && t.len() == 4 + qualified
 }
 
 fn slice<'a>(text: &'a [u8], t: Tokens<'_, 'a>) -> &'a [u8] {
-    text.get(t.at(0).start..t.before(t.len(), 1).end()).unwrap_or(&[])
+    text.get(t.at(0).start..t.before(t.len(), 1).end())
+        .unwrap_or(&[])
 }
 
 fn explain(text: &[u8], t: Tokens<'_, '_>) -> Read {
@@ -198,9 +214,13 @@ fn explain(text: &[u8], t: Tokens<'_, '_>) -> Read {
         read.local = (t.len() > 2).then_some(LocalCommand::ExplainRoute);
         return read;
     }
-    let Some((analyze, inner)) = explain_options(t) else { return Read::unparsed(StatementKind::Explain) };
+    let Some((analyze, inner)) = explain_options(t) else {
+        return Read::unparsed(StatementKind::Explain);
+    };
     let inner = t.from(inner);
-    let verbs = ["insert", "update", "delete", "merge", "declare", "create", "refresh", "execute"];
+    let verbs = [
+        "insert", "update", "delete", "merge", "declare", "create", "refresh", "execute",
+    ];
     if !begins_query(inner, 0) && !inner.at(0).is_any(&verbs) {
         return Read::unparsed(StatementKind::Explain);
     }
@@ -245,7 +265,9 @@ fn explain_options(t: Tokens<'_, '_>) -> Option<(bool, usize)> {
 }
 
 fn copy(text: &[u8], t: Tokens<'_, '_>) -> Read {
-    let Some(way) = t.find_outside(1, &["from", "to"]) else { return Read::unparsed(StatementKind::CopyFrom) };
+    let Some(way) = t.find_outside(1, &["from", "to"]) else {
+        return Read::unparsed(StatementKind::CopyFrom);
+    };
     let with_client = t.at(way + 1).is_any(&["stdin", "stdout"]);
     if t.word(way, "from") {
         let mut read = Read::new(StatementKind::CopyFrom, Reason::Write);
@@ -265,7 +287,9 @@ fn copy(text: &[u8], t: Tokens<'_, '_>) -> Read {
         copied_table(t, way, &mut read.findings);
         read
     };
-    if !matches!(read.kind, StatementKind::Query | StatementKind::CopyTo) && read.findings.reason != Reason::Write {
+    if !matches!(read.kind, StatementKind::Query | StatementKind::CopyTo)
+        && read.findings.reason != Reason::Write
+    {
         read.findings.give_up();
     }
     read.kind = StatementKind::CopyTo;
@@ -289,11 +313,17 @@ fn copied_table(t: Tokens<'_, '_>, way: usize, findings: &mut Findings) {
     let mut scratch = Findings::new(Reason::Read);
     reading::read(t.to(end + 1).from(start), Mode::Query, &mut scratch);
     findings.object(scratch.reason);
-    scratch.effects.pins.iter().for_each(|pin| findings.pin(pin));
+    scratch
+        .effects
+        .pins
+        .iter()
+        .for_each(|pin| findings.pin(pin));
 }
 
 fn declare(text: &[u8], t: Tokens<'_, '_>) -> Read {
-    let Some(body) = t.find_outside(1, &["for"]) else { return Read::unparsed(StatementKind::Declare) };
+    let Some(body) = t.find_outside(1, &["for"]) else {
+        return Read::unparsed(StatementKind::Declare);
+    };
     if !begins_query(t, body + 1) {
         return Read::unparsed(StatementKind::Declare);
     }
@@ -312,8 +342,12 @@ fn show(t: Tokens<'_, '_>) -> Read {
     match name.as_str() {
         "" => read.findings.give_up(),
         // What these say differs between a primary and its standby.
-        "transaction_read_only" | "in_hot_standby" | "all" => read.findings.object(Reason::PrimaryOnly),
-        name if name.starts_with("pgweir.") => read.local = Some(LocalCommand::ShowSetting(name.into())),
+        "transaction_read_only" | "in_hot_standby" | "all" => {
+            read.findings.object(Reason::PrimaryOnly)
+        }
+        name if name.starts_with("pgweir.") => {
+            read.local = Some(LocalCommand::ShowSetting(name.into()))
+        }
         _ => {}
     }
     read
@@ -324,7 +358,9 @@ fn setting_name(t: Tokens<'_, '_>, start: usize) -> String {
     if !t.at(start).is_name() {
         return String::new();
     }
-    let mut name = t.qualifier(start, t.chain_end(start) + 2).unwrap_or_default();
+    let mut name = t
+        .qualifier(start, t.chain_end(start) + 2)
+        .unwrap_or_default();
     name.make_ascii_lowercase();
     String::from_utf8_lossy(&name).into_owned()
 }
@@ -337,13 +373,18 @@ fn set(t: Tokens<'_, '_>) -> Read {
         }
         let modes = modes(t, 2);
         // A mode that a standby refuses sends the transaction to the primary before its first query.
-        let reason = if modes.read_only == Some(false) || modes.serializable() { Reason::Transaction } else { Reason::Read };
+        let reason = if modes.read_only == Some(false) || modes.serializable() {
+            Reason::Transaction
+        } else {
+            Reason::Read
+        };
         return Read::new(Set, reason).control(TransactionControl::Set(modes));
     }
     if t.word(1, "constraints") {
         return Read::new(Set, Reason::Read);
     }
-    let scoped = t.at(1).is_any(&["session", "local"]) && !t.at(2).is_any(&["authorization", "characteristics"]);
+    let scoped = t.at(1).is_any(&["session", "local"])
+        && !t.at(2).is_any(&["authorization", "characteristics"]);
     let scoped = scoped && !is_assignment(t, 2);
     let local = scoped && t.word(1, "local");
     let start = 1 + usize::from(scoped);
@@ -361,8 +402,11 @@ fn set(t: Tokens<'_, '_>) -> Read {
     }
     if name.starts_with("pgweir.") {
         let at = t.chain_end(start) + 1;
-        read.local = is_assignment(t, at)
-            .then(|| LocalCommand::SetSetting { name: name.into(), value: setting_value(t.from(at + 1)), local });
+        read.local = is_assignment(t, at).then(|| LocalCommand::SetSetting {
+            name: name.into(),
+            value: setting_value(t.from(at + 1)),
+            local,
+        });
     }
     read
 }
@@ -390,10 +434,20 @@ fn setting_value(t: Tokens<'_, '_>) -> Option<Box<str>> {
 /// Returns the content of a string. Escapes of `E''` strings stay as they are written: no value of a setting needs them.
 fn unquoted(text: &[u8]) -> Vec<u8> {
     if text.first() == Some(&b'$') {
-        let tag = text.iter().skip(1).position(|byte| *byte == b'$').map_or(0, |position| position + 2);
-        return text.get(tag..text.len().saturating_sub(tag)).unwrap_or(&[]).to_vec();
+        let tag = text
+            .iter()
+            .skip(1)
+            .position(|byte| *byte == b'$')
+            .map_or(0, |position| position + 2);
+        return text
+            .get(tag..text.len().saturating_sub(tag))
+            .unwrap_or(&[])
+            .to_vec();
     }
-    let open = text.iter().position(|byte| *byte == b'\'').map_or(0, |position| position + 1);
+    let open = text
+        .iter()
+        .position(|byte| *byte == b'\'')
+        .map_or(0, |position| position + 1);
     let inner = text.get(open..text.len().saturating_sub(1)).unwrap_or(&[]);
     let mut value = Vec::with_capacity(inner.len());
     let mut bytes = inner.iter();
@@ -409,10 +463,16 @@ fn unquoted(text: &[u8]) -> Vec<u8> {
 fn reset(t: Tokens<'_, '_>) -> Read {
     if t.word(1, "all") {
         // The settings that came with the startup packet may be undone with it, where the proxy had to bring them by `SET`.
-        return Read::new(StatementKind::Reset, Reason::PrimaryOnly).discards(Discard::Settings).suspect();
+        return Read::new(StatementKind::Reset, Reason::PrimaryOnly)
+            .discards(Discard::Settings)
+            .suspect();
     }
     let name = setting_name(t, 1);
-    let mut read = Read::pinned(StatementKind::Reset, Reason::PrimaryOnly, PinReason::Setting);
+    let mut read = Read::pinned(
+        StatementKind::Reset,
+        Reason::PrimaryOnly,
+        PinReason::Setting,
+    );
     if name.is_empty() {
         read.findings.give_up();
     } else if name.starts_with("pgweir.") {
@@ -424,19 +484,35 @@ fn reset(t: Tokens<'_, '_>) -> Read {
 fn transaction(t: Tokens<'_, '_>) -> Read {
     use StatementKind as Kind;
     let chain = (1..t.len()).any(|index| t.words(index, &["and", "chain"]));
-    let savepoint = |command| Read::new(Kind::Savepoint, Reason::Read).control(TransactionControl::Savepoint(command));
+    let savepoint = |command| {
+        Read::new(Kind::Savepoint, Reason::Read).control(TransactionControl::Savepoint(command))
+    };
     match t.at(0).text {
         b"begin" | b"start" => {
             let modes = modes(t, 1);
-            let reason = if modes.replica_may_run() { Reason::ReadOnlyTransaction } else { Reason::Transaction };
+            let reason = if modes.replica_may_run() {
+                Reason::ReadOnlyTransaction
+            } else {
+                Reason::Transaction
+            };
             Read::new(Kind::Begin, reason).control(TransactionControl::Begin(modes))
         }
         b"savepoint" => savepoint(SavepointCommand::Set),
         b"release" => savepoint(SavepointCommand::Release),
-        b"commit" | b"rollback" if t.word(1, "prepared") => Read::new(Kind::TwoPhase, Reason::Write),
-        b"commit" | b"end" => Read::new(Kind::Commit, Reason::Read).control(TransactionControl::End { commit: true, chain }),
+        b"commit" | b"rollback" if t.word(1, "prepared") => {
+            Read::new(Kind::TwoPhase, Reason::Write)
+        }
+        b"commit" | b"end" => {
+            Read::new(Kind::Commit, Reason::Read).control(TransactionControl::End {
+                commit: true,
+                chain,
+            })
+        }
         _ if (1..=2).any(|index| t.word(index, "to")) => savepoint(SavepointCommand::RollbackTo),
-        _ => Read::new(Kind::Rollback, Reason::Read).control(TransactionControl::End { commit: false, chain }),
+        _ => Read::new(Kind::Rollback, Reason::Read).control(TransactionControl::End {
+            commit: false,
+            chain,
+        }),
     }
 }
 
@@ -477,12 +553,20 @@ fn last_name(t: Tokens<'_, '_>, index: usize) -> Box<str> {
 
 fn deallocate(t: Tokens<'_, '_>) -> Read {
     let index = 1 + usize::from(t.word(1, "prepare") && t.len() > 2);
-    let what = if t.word(index, "all") { Discard::DeallocateAll } else { Discard::Deallocate(last_name(t, index)) };
+    let what = if t.word(index, "all") {
+        Discard::DeallocateAll
+    } else {
+        Discard::Deallocate(last_name(t, index))
+    };
     Read::new(StatementKind::Deallocate, Reason::PrimaryOnly).discards(what)
 }
 
 fn unlisten(t: Tokens<'_, '_>) -> Read {
-    let what = if t.at(1).text == b"*" { Discard::UnlistenAll } else { Discard::Unlisten(last_name(t, 1)) };
+    let what = if t.at(1).text == b"*" {
+        Discard::UnlistenAll
+    } else {
+        Discard::Unlisten(last_name(t, 1))
+    };
     Read::new(StatementKind::Unlisten, Reason::PrimaryOnly).discards(what)
 }
 
@@ -502,7 +586,10 @@ fn create(t: Tokens<'_, '_>) -> Read {
     let mut index = 1 + 2 * usize::from(t.words(1, &["or", "replace"]));
     index += usize::from(t.at(index).is_any(&["local", "global"]));
     let temporary = t.at(index).is_any(&["temp", "temporary"]);
-    let in_temp_schema = || t.0.iter().any(|token| token.is_name() && crate::names::is_temp_schema(&token.folded()));
+    let in_temp_schema = || {
+        t.0.iter()
+            .any(|token| token.is_name() && crate::names::is_temp_schema(&token.folded()))
+    };
     if temporary || in_temp_schema() {
         read.findings.pin(PinReason::TempTable);
     }

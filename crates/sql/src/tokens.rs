@@ -9,7 +9,11 @@ use crate::lexer::{Lexer, Token, TokenKind};
 pub(crate) struct Tokens<'t, 'a>(pub(crate) &'t [Token<'a>]);
 
 /// What stands before the first and after the last token: equal to no word and no punctuation.
-pub(crate) const END: Token<'static> = Token { kind: TokenKind::Whitespace, start: 0, text: b"" };
+pub(crate) const END: Token<'static> = Token {
+    kind: TokenKind::Whitespace,
+    start: 0,
+    text: b"",
+};
 
 impl<'t, 'a> Tokens<'t, 'a> {
     pub(crate) fn len(self) -> usize {
@@ -22,7 +26,9 @@ impl<'t, 'a> Tokens<'t, 'a> {
 
     /// Returns the token `distance` before `index`.
     pub(crate) fn before(self, index: usize, distance: usize) -> Token<'a> {
-        index.checked_sub(distance).map_or(END, |index| self.at(index))
+        index
+            .checked_sub(distance)
+            .map_or(END, |index| self.at(index))
     }
 
     pub(crate) fn from(self, index: usize) -> Tokens<'t, 'a> {
@@ -39,7 +45,10 @@ impl<'t, 'a> Tokens<'t, 'a> {
 
     /// Returns whether the tokens from `index` on are these words.
     pub(crate) fn words(self, index: usize, words: &[&str]) -> bool {
-        words.iter().enumerate().all(|(offset, word)| self.word(index + offset, word))
+        words
+            .iter()
+            .enumerate()
+            .all(|(offset, word)| self.word(index + offset, word))
     }
 
     pub(crate) fn punct(self, index: usize, punct: &str) -> bool {
@@ -53,7 +62,9 @@ impl<'t, 'a> Tokens<'t, 'a> {
             match token.text {
                 b"(" | b"[" => depth += 1,
                 b")" | b"]" => depth = depth.saturating_sub(1),
-                _ if depth == 0 && words.iter().any(|word| token.is_word(word)) => return Some(index + offset),
+                _ if depth == 0 && words.iter().any(|word| token.is_word(word)) => {
+                    return Some(index + offset);
+                }
                 _ => {}
             }
         }

@@ -10,7 +10,10 @@
 use std::ops::ControlFlow;
 
 use pgweir_model::Reason;
-use sqlparser::ast::{Expr, ObjectName, ObjectNamePart, Query, Select, SetExpr, Statement, TableFactor, Visit, Visitor};
+use sqlparser::ast::{
+    Expr, ObjectName, ObjectNamePart, Query, Select, SetExpr, Statement, TableFactor, Visit,
+    Visitor,
+};
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 
@@ -31,8 +34,9 @@ pub(crate) enum Tree {
     Objects(Reason),
 }
 
-/// Longest text that is parsed. Chosen: parsing takes about 100 ns a byte, and longer texts are bulk data or generated.
-const TEXT_BYTES_LIMIT: usize = 64 * 1024;
+/// Longest text that is parsed. Parsing takes about 100 ns a byte (measured, `classify` bench), which is worth it only for a
+/// shape that is kept.
+const TEXT_BYTES_LIMIT: usize = crate::plan::SHAPE_BYTES_LIMIT;
 /// Most tokens that can each add one level to a chain like `a + b + c`. The parser builds chains in a loop, but a tree is
 /// dropped by recursion, which must fit a thread's stack (2 MiB). Far above what people write.
 const CHAIN_LIMIT: usize = 500;
@@ -46,12 +50,19 @@ pub(crate) fn read(text: &[u8], tokens: Tokens<'_, '_>) -> Tree {
     if text.len() > TEXT_BYTES_LIMIT || !is_affordable(tokens) {
         return Tree::Unreadable;
     }
-    let Ok(text) = std::str::from_utf8(text) else { return Tree::Unreadable };
-    let parser = Parser::new(&PostgreSqlDialect {}).with_recursion_limit(RECURSION_LIMIT);
-    let Ok(statements) = parser.try_with_sql(text).and_then(|mut parser| parser.parse_statements()) else {
+    let Ok(text) = std::str::from_utf8(text) else {
         return Tree::Unreadable;
     };
-    let [Statement::Query(query)] = statements.as_slice() else { return Tree::Objects(Reason::Write) };
+    let parser = Parser::new(&PostgreSqlDialect {}).with_recursion_limit(RECURSION_LIMIT);
+    let Ok(statements) = parser
+        .try_with_sql(text)
+        .and_then(|mut parser| parser.parse_statements())
+    else {
+        return Tree::Unreadable;
+    };
+    let [Statement::Query(query)] = statements.as_slice() else {
+        return Tree::Objects(Reason::Write);
+    };
     let mut walk = Walk::default();
     if let ControlFlow::Break(reason) = query.visit(&mut walk) {
         return Tree::Objects(reason);
@@ -84,8 +95,23 @@ fn is_affordable(tokens: Tokens<'_, '_>) -> bool {
 
 /// The words that join expressions or queries to chains.
 const CHAINING: &[&[u8]] = &[
-    b"and", b"or", b"not", b"is", b"isnull", b"notnull", b"in", b"like", b"ilike", b"similar", b"between", b"collate", b"at",
-    b"union", b"intersect", b"except", b"overlaps",
+    b"and",
+    b"or",
+    b"not",
+    b"is",
+    b"isnull",
+    b"notnull",
+    b"in",
+    b"like",
+    b"ilike",
+    b"similar",
+    b"between",
+    b"collate",
+    b"at",
+    b"union",
+    b"intersect",
+    b"except",
+    b"overlaps",
 ];
 
 #[derive(Debug, Default)]
@@ -97,13 +123,23 @@ struct Walk {
 
 impl Walk {
     fn call(&self, name: &ObjectName) -> ControlFlow<Reason> {
-        let Some(name) = to_name(name) else { return ControlFlow::Break(Reason::VolatileFunction) };
+        let Some(name) = to_name(name) else {
+            return ControlFlow::Break(Reason::VolatileFunction);
+        };
         let plain = name.schema.is_none();
-        match functions::judge(name.schema.as_deref().map(str::as_bytes), name.name.as_bytes()) {
+        match functions::judge(
+            name.schema.as_deref().map(str::as_bytes),
+            name.name.as_bytes(),
+        ) {
             Verdict::Safe => ControlFlow::Continue(()),
             Verdict::PrimaryOnly => ControlFlow::Break(Reason::PrimaryOnly),
             // `coalesce`, `current_date` and the like are functions to sqlparser and constructs to PostgreSQL.
-            _ if plain && matches!(keyword(name.name.as_bytes()), Keyword::Reserved | Keyword::ColumnName) => {
+            _ if plain
+                && matches!(
+                    keyword(name.name.as_bytes()),
+                    Keyword::Reserved | Keyword::ColumnName
+                ) =>
+            {
                 ControlFlow::Continue(())
             }
             Verdict::Volatile | Verdict::Unknown => ControlFlow::Break(Reason::VolatileFunction),
@@ -119,7 +155,11 @@ impl Visitor for Walk {
             return ControlFlow::Break(Reason::RowLock);
         }
         if let Some(with) = &query.with {
-            self.common.extend(with.cte_tables.iter().map(|cte| Box::from(cte.alias.name.value.as_str())));
+            self.common.extend(
+                with.cte_tables
+                    .iter()
+                    .map(|cte| Box::from(cte.alias.name.value.as_str())),
+            );
         }
         match *query.body {
             SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => {
@@ -130,16 +170,29 @@ impl Visitor for Walk {
     }
 
     fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<Reason> {
-        if select.into.is_some() { ControlFlow::Break(Reason::Write) } else { ControlFlow::Continue(()) }
+        if select.into.is_some() {
+            ControlFlow::Break(Reason::Write)
+        } else {
+            ControlFlow::Continue(())
+        }
     }
 
     fn pre_visit_statement(&mut self, statement: &Statement) -> ControlFlow<Reason> {
-        if matches!(statement, Statement::Query(_)) { ControlFlow::Continue(()) } else { ControlFlow::Break(Reason::Write) }
+        if matches!(statement, Statement::Query(_)) {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(Reason::Write)
+        }
     }
 
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<Reason> {
         match factor {
-            TableFactor::Table { name, args: Some(_), .. } | TableFactor::Function { name, .. } => self.call(name),
+            TableFactor::Table {
+                name,
+                args: Some(_),
+                ..
+            }
+            | TableFactor::Function { name, .. } => self.call(name),
             TableFactor::Table { name, .. } => {
                 if let Some(name) = to_name(name)
                     && !self.tables.contains(&name)
@@ -170,5 +223,8 @@ fn to_name(name: &ObjectName) -> Option<Name> {
     }
     let (last, schema) = parts.split_last()?;
     let schema = (!schema.is_empty()).then(|| schema.join(".").into());
-    Some(Name { schema, name: (*last).into() })
+    Some(Name {
+        schema,
+        name: (*last).into(),
+    })
 }

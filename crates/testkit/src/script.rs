@@ -320,7 +320,7 @@ mod tests {
         );
         assert_eq!(
             bytes("Bind \"\" \"s\" \"1\" null x\"ff\" formats=0,1 results=1"),
-            b"B\0\0\0\x24\0s\0\0\x02\0\0\0\x01\0\x03\0\0\0\x011\xff\xff\xff\xff\0\0\0\x01\xff\0\x01\0\x01"
+            b"B\0\0\0\x21\0s\0\0\x02\0\0\0\x01\0\x03\0\0\0\x011\xff\xff\xff\xff\0\0\0\x01\xff\0\x01\0\x01"
         );
         assert_eq!(bytes("Raw Z \"ab\"*2"), b"Z\0\0\0\x08abab");
         assert_eq!(bytes("Execute \"\" 5"), b"E\0\0\0\x09\0\0\0\0\x05");

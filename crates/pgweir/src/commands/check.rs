@@ -11,7 +11,11 @@ use crate::output;
 /// Prints a summary, or returns every problem.
 pub(crate) fn run(arguments: &Check) -> Result<(), Failure> {
     let config = pgweir_config::load(&arguments.config)?;
-    output::say(format!("{}: ok\n{}", arguments.config.display(), summary(&config).trim_end()));
+    output::say(format!(
+        "{}: ok\n{}",
+        arguments.config.display(),
+        summary(&config).trim_end()
+    ));
     Ok(())
 }
 
@@ -22,25 +26,44 @@ fn summary(config: &Config) -> String {
     for cluster in &config.clusters {
         let names = joined(cluster.backends.iter().map(|backend| &backend.name));
         let count = cluster.backends.len();
-        let _ = writeln!(text, "cluster    {}: {count} backends: {names}", cluster.name);
+        let _ = writeln!(
+            text,
+            "cluster    {}: {count} backends: {names}",
+            cluster.name
+        );
     }
     for database in &config.databases {
         let _ = writeln!(text, "database   {}", describe(database));
     }
     let users = joined(config.users.iter().map(|User { name, .. }| name));
-    let users = if users.is_empty() { "anyone".to_owned() } else { users };
+    let users = if users.is_empty() {
+        "anyone".to_owned()
+    } else {
+        users
+    };
     let _ = writeln!(text, "users      {users} (method {})", config.auth.method);
     text
 }
 
 fn describe(database: &Database) -> String {
-    let Database { name, cluster, pool_mode, pool_size, splitting, consistency, .. } = database;
+    let Database {
+        name,
+        cluster,
+        pool_mode,
+        pool_size,
+        splitting,
+        consistency,
+        ..
+    } = database;
     let pool = format!("{pool_mode} pooling of {pool_size} connections per user and backend");
     format!("{name}: cluster {cluster}, {pool}, splitting {splitting}, consistency {consistency}")
 }
 
 fn joined<T: ToString>(items: impl Iterator<Item = T>) -> String {
-    items.map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
+    items
+        .map(|item| item.to_string())
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 #[cfg(test)]

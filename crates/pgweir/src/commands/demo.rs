@@ -48,7 +48,11 @@ pub(crate) fn run(arguments: &Demo) -> Result<(), Failure> {
         None => {
             // Half a cluster cannot be told to end, so it is ended once it is whole: a second or two.
             output::say("\nstopping…");
-            return stop(starting.end_or_exit(&runtime, &mut signals)?, &runtime, &mut signals);
+            return stop(
+                starting.end_or_exit(&runtime, &mut signals)?,
+                &runtime,
+                &mut signals,
+            );
         }
     };
     let served = runtime.block_on(serve(&running, arguments, &mut signals));
@@ -116,7 +120,11 @@ impl Running {
             .role(sample::USER, sample::PASSWORD)
             .role(sample::MONITOR, sample::MONITOR_PASSWORD)
             .sql(format!("GRANT pg_monitor TO {}", sample::MONITOR))
-            .sql(format!("CREATE DATABASE {} OWNER {}", sample::DATABASE, sample::USER));
+            .sql(format!(
+                "CREATE DATABASE {} OWNER {}",
+                sample::DATABASE,
+                sample::USER
+            ));
         if let Some(dir) = &options.dir {
             builder = builder.under(dir);
         }
@@ -124,27 +132,38 @@ impl Running {
         cluster.sql(sample::DATABASE, sample::SQL)?;
         let config_file = cluster.folder().join("pgweir.toml");
         let (proxy, port) = start_proxy(&cluster, options.port, &config_file)?;
-        Ok(Running { proxy, cluster, port, config_file })
+        Ok(Running {
+            proxy,
+            cluster,
+            port,
+            config_file,
+        })
     }
 
     /// Returns the URL of the sample database through the proxy.
     fn url(&self) -> String {
         let (user, password, database) = (sample::USER, sample::PASSWORD, sample::DATABASE);
-        format!("postgres://{user}:{password}@127.0.0.1:{}/{database}", self.port)
+        format!(
+            "postgres://{user}:{password}@127.0.0.1:{}/{database}",
+            self.port
+        )
     }
 
     /// Waits until the proxy takes every server for what it is, so that the first query is split already.
     async fn wait_until_seen(&self) -> Result<(), Failure> {
         let replicas = self.cluster.nodes().len().saturating_sub(1);
         let all = |topology: &Topology| {
-            let ready = |node: &&pgweir_model::Node| node.health == Health::Up && node.within_max_lag;
+            let ready =
+                |node: &&pgweir_model::Node| node.health == Health::Up && node.within_max_lag;
             topology.primary.is_some() && topology.replicas().filter(ready).count() == replicas
         };
         let seen = match self.proxy.cluster(0) {
             Some(monitor) => monitor.wait_until(Instant::now() + SEEN_WITHIN, all).await,
             None => None,
         };
-        seen.map(drop).ok_or(Failure::NotSeen { waited: SEEN_WITHIN })
+        seen.map(drop).ok_or(Failure::NotSeen {
+            waited: SEEN_WITHIN,
+        })
     }
 
     fn stop(self) {

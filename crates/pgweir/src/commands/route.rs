@@ -92,18 +92,30 @@ impl Scene {
             splitting: self.splitting,
             session_pooling: self.session_pooling,
         };
-        let view = View { topology: &self.topology, loads: &Loads::new(), now: self.now };
+        let view = View {
+            topology: &self.topology,
+            loads: &Loads::new(),
+            now: self.now,
+        };
         let rows: Vec<_> = explain(&classified, &facts, &session, &view, None)
             .into_iter()
             .map(|step| {
-                [step.step.to_owned(), step.decision.into_owned(), step.reason.to_owned(), step.detail]
+                [
+                    step.step.to_owned(),
+                    step.decision.into_owned(),
+                    step.reason.to_owned(),
+                    step.detail,
+                ]
             })
             .collect();
         table::render(["step", "decision", "reason", "detail"], &rows)
     }
 
     fn assumption(&self) -> String {
-        let primary = self.topology.primary().map_or("no server", |node| &*node.name);
+        let primary = self
+            .topology
+            .primary()
+            .map_or("no server", |node| &*node.name);
         let replicas: Vec<_> = self.topology.replicas().map(|node| &*node.name).collect();
         match replicas.as_slice() {
             [] => format!("as if {primary} were the primary, with no replica"),
@@ -122,12 +134,23 @@ fn nodes(cluster: &Cluster, cluster_index: u16, now: Instant) -> Vec<Node> {
     let primary = position(BackendRole::Primary).or_else(|| position(BackendRole::Auto));
     let indexed = backends.iter().zip(0_u16..).enumerate();
     let node = indexed.map(|(index, (backend, node))| {
-        let role = if primary == Some(index) { Role::Primary } else { Role::Replica };
-        let id = NodeId { cluster: cluster_index, node };
+        let role = if primary == Some(index) {
+            Role::Primary
+        } else {
+            Role::Replica
+        };
+        let id = NodeId {
+            cluster: cluster_index,
+            node,
+        };
         let node = healthy(id, Arc::clone(&backend.name), backend.weight, role, now);
         match (backend.role, role) {
             // Out of use: a second one that is only ever used as the primary.
-            (BackendRole::Primary, Role::Replica) => Node { health: Health::Unknown, role: None, ..node },
+            (BackendRole::Primary, Role::Replica) => Node {
+                health: Health::Unknown,
+                role: None,
+                ..node
+            },
             _ => node,
         }
     });
@@ -150,8 +173,16 @@ fn healthy(id: NodeId, name: Arc<str>, weight: u32, role: Role, now: Instant) ->
 }
 
 fn topology(nodes: Vec<Node>, now: Instant) -> Topology {
-    let primary = nodes.iter().position(|node| node.role == Some(Role::Primary));
-    Topology { version: 1, published_at: Some(now), expires_at: None, nodes, primary }
+    let primary = nodes
+        .iter()
+        .position(|node| node.role == Some(Role::Primary));
+    Topology {
+        version: 1,
+        published_at: Some(now),
+        expires_at: None,
+        nodes,
+        primary,
+    }
 }
 
 #[cfg(test)]
@@ -173,8 +204,14 @@ mod tests {
     #[test]
     fn reads_go_to_the_replicas_and_writes_to_the_primary() {
         let scene = Scene::made_up();
-        assert_eq!(last_row(&scene, "SELECT 1"), "route|replica|read|replica1, replica2");
-        assert_eq!(last_row(&scene, "DELETE FROM t"), "route|primary|write|primary");
+        assert_eq!(
+            last_row(&scene, "SELECT 1"),
+            "route|replica|read|replica1, replica2"
+        );
+        assert_eq!(
+            last_row(&scene, "DELETE FROM t"),
+            "route|primary|write|primary"
+        );
     }
 
     #[test]
@@ -182,9 +219,15 @@ mod tests {
         let config = pgweir_config::parse(CONFIG, "f").unwrap();
         let scene = Scene::configured(&config, None).unwrap();
         assert_eq!(last_row(&scene, "SELECT 1"), "route|replica|read|a, c");
-        assert_eq!(last_row(&scene, "SELECT 1 FOR UPDATE"), "route|primary|row_lock|b");
+        assert_eq!(
+            last_row(&scene, "SELECT 1 FOR UPDATE"),
+            "route|primary|row_lock|b"
+        );
         let plain = Scene::configured(&config, Some("plain")).unwrap();
-        assert_eq!(last_row(&plain, "SELECT 1"), "route|primary|splitting_off|b");
+        assert_eq!(
+            last_row(&plain, "SELECT 1"),
+            "route|primary|splitting_off|b"
+        );
         assert_eq!(
             scene.assumption(),
             "as if b were the primary, with the replicas a, c healthy and without lag"
@@ -194,10 +237,10 @@ mod tests {
     #[test]
     fn a_misspelt_database_gets_a_suggestion() {
         let config = pgweir_config::parse(CONFIG, "f").unwrap();
-        let failure = Scene::configured(&config, Some("plane")).err().unwrap();
+        let failure = Scene::configured(&config, Some("plan")).err().unwrap();
         assert_eq!(
             failure.to_string(),
-            "pgweir: there is no database plane in the configuration; did you mean plain?"
+            "pgweir: there is no database plan in the configuration; did you mean plain?"
         );
     }
 }

@@ -20,7 +20,11 @@ pub(crate) fn run(arguments: &Run) -> Result<(), Failure> {
     // Before the proxy starts, so that a signal in between is not lost.
     let (runtime, mut signals) = Signals::listen()?;
     let proxy = Proxy::start(config)?;
-    info!("pgweir {} with {}", env!("CARGO_PKG_VERSION"), source.describe());
+    info!(
+        "pgweir {} with {}",
+        env!("CARGO_PKG_VERSION"),
+        source.describe()
+    );
     for address in proxy.addresses() {
         info!("listening on {address}");
     }
@@ -38,7 +42,10 @@ pub(crate) fn run(arguments: &Run) -> Result<(), Failure> {
                 break Work::start("pgweir-drain", move || proxy.drain(limit))?;
             }
             Request::Interrupt => {
-                info!("stopping: {} clients are disconnected", proxy.client_count());
+                info!(
+                    "stopping: {} clients are disconnected",
+                    proxy.client_count()
+                );
                 break Work::start("pgweir-stop", move || proxy.stop())?;
             }
         }
@@ -68,7 +75,11 @@ impl Source {
         } else {
             From::Upstreams(arguments.upstream.clone())
         };
-        Ok(Source { from, listen: arguments.listen.clone(), workers: arguments.workers })
+        Ok(Source {
+            from,
+            listen: arguments.listen.clone(),
+            workers: arguments.workers,
+        })
     }
 
     fn load(&self) -> Result<Config, ConfigErrors> {
@@ -131,7 +142,12 @@ fn report(changes: &[Change]) {
 
 fn describe(change: &Change) -> String {
     let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".to_owned());
-    format!("{}: {} -> {}", change.key, shown(&change.old), shown(&change.new))
+    format!(
+        "{}: {} -> {}",
+        change.key,
+        shown(&change.old),
+        shown(&change.new)
+    )
 }
 
 #[cfg(test)]
@@ -161,7 +177,10 @@ mod tests {
         arguments.listen = Some(ListenAddress::Tcp("::1".to_owned(), 6000));
         let source = Source::of(&arguments).unwrap();
         for config in [source.load().unwrap(), source.reload().unwrap()] {
-            assert_eq!(config.server.listen, [ListenAddress::Tcp("::1".to_owned(), 6000)]);
+            assert_eq!(
+                config.server.listen,
+                [ListenAddress::Tcp("::1".to_owned(), 6000)]
+            );
             assert_eq!(config.server.workers, 7);
         }
         std::fs::write(&file, "nonsense = 1").unwrap();

@@ -59,7 +59,6 @@ impl Facts {
     pub(super) fn add_plan(&mut self, plan: &Rc<Plan>) {
         let classified = &plan.classified;
         self.statements += 1;
-        self.marks.set(Marks::NEEDS_SERVER);
         if classified.local.is_some() {
             self.local_statements += 1;
         }

@@ -44,6 +44,7 @@ impl ClientSession {
     /// What is needed goes in front of the first batch, in the same write.
     pub fn begin_lease(&mut self, server: &mut ServerSession, epoch: u64, out: &mut Gather) {
         server.statements.lease();
+        self.context.epoch = epoch;
         let mut sql = String::new();
         if server.epoch != epoch {
             if !server.statements.is_empty() || server.unnamed.is_some() {
@@ -303,7 +304,7 @@ impl ClientSession {
         });
     }
 
-    /// Answers a batch that needs no server: Close, Sync, Flush.
+    /// Answers a batch that needs no server: Parse of what a server has accepted before, Close, Sync, Flush.
     ///
     /// # Errors
     /// A [`Violation`] when a message cannot be read after all.
@@ -313,6 +314,13 @@ impl ClientSession {
         while let Some(header) = Header::peek(input.get(at..).unwrap_or_default())? {
             let body = input.get(at + HEADER_LEN..at + header.frame_len()).unwrap_or_default();
             match header.tag {
+                tag::PARSE => {
+                    let name = body.split(|byte| *byte == 0).next().unwrap_or_default();
+                    if let Some(statement) = self.batch.parsed.pop_front() {
+                        self.define(name.into(), statement);
+                    }
+                    out.scratch(&[backend_tag::PARSE_COMPLETE, 0, 0, 0, 4]);
+                }
                 tag::CLOSE => {
                     let close = Close::decode(body)?;
                     if close.kind == Target::Statement {

@@ -8,7 +8,7 @@ use pgweir_wire::{Frame, Header};
 use super::facts::Marks;
 use super::{ClientSession, Tables};
 use crate::error::{Side, Violation};
-use crate::statement::Statement;
+use crate::statement::{Context, Statement};
 
 /// A message above this size that needs only its head read may go on before it is whole. Not smaller than what a read
 /// usually brings, so that small messages are never cut.
@@ -159,6 +159,7 @@ impl ClientSession {
                 let statement = tables.statements.prepare_unread();
                 self.note_unread();
                 self.batch.facts.pin = self.batch.facts.pin.or(Some(pgweir_model::PinReason::Unread));
+                self.batch.facts.marks.set(Marks::NEEDS_SERVER);
                 self.note_definition(name, statement);
                 true
             }
@@ -179,6 +180,7 @@ impl ClientSession {
                 let query = Query::decode(body)?;
                 let plan = tables.plans.get(query.sql);
                 self.batch.facts.add_plan(&plan);
+                self.batch.facts.marks.set(Marks::NEEDS_SERVER);
                 return Ok(Some(Portion::Batch));
             }
             tag::PARSE => {
@@ -187,6 +189,11 @@ impl ClientSession {
                 let statement = tables.statements.prepare(tail, parse.sql, &mut tables.plans);
                 if let Some(plan) = &statement.plan {
                     self.batch.facts.add_plan(plan);
+                }
+                let context = Context { epoch: tables.epoch, ..self.context };
+                let is_new = parse.name.is_empty() || self.resolve(parse.name).is_none();
+                if !(is_new && statement.is_accepted(context)) {
+                    self.batch.facts.marks.set(Marks::NEEDS_SERVER);
                 }
                 self.note_definition(parse.name, statement);
             }
@@ -229,7 +236,6 @@ impl ClientSession {
     }
 
     fn note_definition(&mut self, name: &[u8], statement: Rc<Statement>) {
-        self.batch.facts.marks.set(Marks::NEEDS_SERVER);
         self.batch.parsed.push_back(Rc::clone(&statement));
         if name.is_empty() {
             self.batch.unnamed = Some(Some(statement));

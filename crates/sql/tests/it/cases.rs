@@ -37,7 +37,11 @@ fn effects(classified: &Classified) -> String {
     for discard in &effects.discard {
         let _ = write!(text, " discard={discard:?}");
     }
-    for (set, name) in [(effects.suspect, " suspect"), (effects.copy_from_stdin, " stdin"), (effects.ddl, " ddl")] {
+    for (set, name) in [
+        (effects.suspect, " suspect"),
+        (effects.copy_from_stdin, " stdin"),
+        (effects.ddl, " ddl"),
+    ] {
         text += if set { name } else { "" };
     }
     if let Some(hint) = &classified.hint {
@@ -55,7 +59,11 @@ fn effects(classified: &Classified) -> String {
     if classified.statements.len() != 1 {
         let _ = write!(text, " statements={}", classified.statements.len());
     }
-    if text.is_empty() { "-".to_owned() } else { text.trim_start().to_owned() }
+    if text.is_empty() {
+        "-".to_owned()
+    } else {
+        text.trim_start().to_owned()
+    }
 }
 
 fn describe(read_only: Option<bool>, isolation: Option<pgweir_sql::Isolation>) -> String {
@@ -71,7 +79,10 @@ fn render(line: &str) -> String {
     if line.starts_with('#') || line.trim().is_empty() {
         return line.to_owned();
     }
-    let sql = line.splitn(3, " | ").nth(2).unwrap_or_else(|| panic!("not of the form reason | effects | SQL: {line}"));
+    let sql = line
+        .splitn(3, " | ")
+        .nth(2)
+        .unwrap_or_else(|| panic!("not of the form reason | effects | SQL: {line}"));
     let classified = classify(sql.replace("\\n", "\n").as_bytes());
     format!("{} | {} | {sql}", classified.reason, effects(&classified))
 }

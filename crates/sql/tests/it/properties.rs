@@ -3,26 +3,40 @@
 use pgweir_sql::{PlanTable, Shaper, classify, split};
 use proptest::prelude::*;
 
-fn fragment() -> impl Strategy<Value = &'static str> {
-    prop::sample::select(vec![
-        "SELECT", "FROM", "WHERE", "WITH", "AS", "INSERT", "INTO", "UPDATE", "DELETE", "FOR", "SHARE", "KEY", "NO", "DISTINCT", "ON",
-        "(", ")", "[", "]", ",", ";", ".", "::", "*", "+", "=", "<=>", "->>", "OPERATOR", "CAST", "EXPLAIN", "ANALYZE", "ROUTE",
-        "COPY", "TO", "STDOUT", "SET", "LOCAL", "pgweir", "route", "SHOW", "BEGIN", "READ ONLY", "COMMIT", "AND CHAIN", "CREATE",
-        "TEMP", "TABLE", "VALUES", "t", "f", "lower", "nextval", "\"q\"", "'s'", "E'\\''", "$$d$$", "1", "1.5", "$1", "-- c\n",
-        "/* c */", "/* pgweir: route=primary */", "XMLTABLE", "COLUMNS", "DECLARE", "CURSOR", "WITH HOLD", "JOIN", "'", "\"", "/*",
-        "$a$", "\u{e9}", "DISCARD", "ALL", "RESET", "set_config", "true", "pg_temp", "U&\"x\"",
-    ])
+/// Pieces of SQL, separated by spaces; `~` stands for a space inside one.
+const FRAGMENTS: &str = r#"SELECT FROM WHERE WITH AS INSERT INTO UPDATE DELETE FOR SHARE KEY NO DISTINCT ON
+    ( ) [ ] , ; . :: * + = <=> ->> OPERATOR CAST EXPLAIN ANALYZE ROUTE COPY TO STDOUT SET LOCAL pgweir route SHOW
+    BEGIN READ~ONLY COMMIT AND~CHAIN CREATE TEMP TABLE VALUES t f lower nextval "q" 's' E'\'' $$d$$ 1 1.5 $1 --~c
+    /*~c~*/ /*~pgweir:~route=primary~*/ XMLTABLE COLUMNS DECLARE CURSOR WITH~HOLD JOIN ' " /* $a$ é DISCARD ALL
+    RESET set_config true pg_temp U&"x""#;
+
+fn fragment() -> impl Strategy<Value = String> {
+    let fragments: Vec<String> = FRAGMENTS
+        .split_whitespace()
+        .map(|word| word.replace('~', " "))
+        .collect();
+    prop::sample::select(fragments)
 }
 
 /// Fragments whose letter case and surroundings may change without changing what they are.
 fn plain_soup() -> impl Strategy<Value = String> {
-    let plain = fragment().prop_filter("plain", |word| !word.contains(['\'', '"', '$', '/', '-', '\u{e9}']));
+    let plain = fragment().prop_filter("plain", |word| {
+        !word.contains(['\'', '"', '$', '/', '-', '\u{e9}'])
+    });
     prop::collection::vec(plain, 0..40).prop_map(|parts| parts.join(" "))
 }
 
 fn soup() -> impl Strategy<Value = String> {
-    prop::collection::vec((fragment(), prop::sample::select(vec![" ", " ", "", "\n"])), 0..40)
-        .prop_map(|parts| parts.into_iter().flat_map(|(word, gap)| [word, gap]).collect())
+    prop::collection::vec(
+        (fragment(), prop::sample::select(vec![" ", " ", "", "\n"])),
+        0..40,
+    )
+    .prop_map(|parts| {
+        parts
+            .into_iter()
+            .flat_map(|(word, gap)| [word, gap.to_owned()])
+            .collect()
+    })
 }
 
 /// Statements with a place for literals: `%` a number, `@` a string.
@@ -46,8 +60,16 @@ fn literal(template: &str, numbers: &[u32], strings: &[String]) -> String {
     let mut text = String::new();
     for c in template.chars() {
         match c {
-            '%' => text += &numbers.next().unwrap().to_string(),
-            '@' => text += &format!("'{}'", strings.next().unwrap().replace('\'', "''")),
+            '%' => text += &numbers.next().unwrap_or(&0).to_string(),
+            '@' => {
+                text += &format!(
+                    "'{}'",
+                    strings
+                        .next()
+                        .map_or("", String::as_str)
+                        .replace('\'', "''")
+                )
+            }
             c => text.push(c),
         }
     }
@@ -112,7 +134,12 @@ fn long_chains_and_deep_nesting_end_and_are_no_writes() {
 fn what_the_parser_is_given_does_not_cost_it_exponential_time() {
     // Depths that the limits let through; each of these makes the parser try alternatives at every level.
     for depth in [6, 9, 12] {
-        for (open, inner, close) in [("(", "t", ")"), ("(SELECT * FROM ", "t", ") x"), ("lower(", "'a'", ")"), ("ARRAY[", "1", "]")] {
+        for (open, inner, close) in [
+            ("(", "t", ")"),
+            ("(SELECT * FROM ", "t", ") x"),
+            ("lower(", "'a'", ")"),
+            ("ARRAY[", "1", "]"),
+        ] {
             let body = format!("{}{inner}{}", open.repeat(depth), close.repeat(depth));
             classify(format!("SELECT * FROM {body}").as_bytes());
             classify(format!("SELECT {body}").as_bytes());

@@ -16,7 +16,10 @@ const NEEDS_CATALOG: &[(&str, Reason)] = &[
 ];
 
 fn needs_catalog(sql: &str) -> Option<Reason> {
-    NEEDS_CATALOG.iter().find(|case| case.0 == sql).map(|case| case.1)
+    NEEDS_CATALOG
+        .iter()
+        .find(|case| case.0 == sql)
+        .map(|case| case.1)
 }
 
 #[test]
@@ -27,7 +30,11 @@ fn every_case_of_the_specification_is_decided_as_it_says() {
             continue;
         }
         let mut fields = line.splitn(3, " | ");
-        let (decision, reason, sql) = (fields.next().unwrap(), fields.next().unwrap(), fields.next().unwrap());
+        let (decision, reason, sql) = (
+            fields.next().unwrap(),
+            fields.next().unwrap(),
+            fields.next().unwrap(),
+        );
         seen += 1;
         let classified = classify(sql.as_bytes());
         if let Some(now) = needs_catalog(sql) {
@@ -42,9 +49,17 @@ fn every_case_of_the_specification_is_decided_as_it_says() {
             _ if matches!(classified.reason, Reason::Read | Reason::ReadByTokens) => "replica",
             _ => "primary",
         };
-        assert!(got == decision || decision == "either", "{got}, not {decision}: {sql} ({})", classified.reason);
+        assert!(
+            got == decision || decision == "either",
+            "{got}, not {decision}: {sql} ({})",
+            classified.reason
+        );
         let fixed = reason != "-" && reason != "hint";
-        assert!(!fixed || reason == classified.reason.name(), "{}, not {reason}: {sql}", classified.reason);
+        assert!(
+            !fixed || reason == classified.reason.name(),
+            "{}, not {reason}: {sql}",
+            classified.reason
+        );
     }
     assert!(seen > 100, "only {seen} cases");
 }

@@ -116,7 +116,9 @@ fn transfer(
         round,
         mib,
         seconds,
-        usage: before.zip(usage()).map(|(before, after)| after.since(before)),
+        usage: before
+            .zip(usage())
+            .map(|(before, after)| after.since(before)),
     })
 }
 
@@ -170,7 +172,10 @@ pub(super) fn idle(bed: &Bed, kinds: &[Kind], clients: u32) -> Result<Vec<Idle>,
         };
         // The first connections also pay for what is made once.
         let mut few = bed.client("pgbench", target.port, "bench")?;
-        output_within(few.args(["-n", "-S", "-c", "16", "-t", "10"]), IDLE_DEADLINE)?;
+        output_within(
+            few.args(["-n", "-S", "-c", "16", "-t", "10"]),
+            IDLE_DEADLINE,
+        )?;
         let Some(before_kib) = process.resident_kib() else {
             return Err("the memory of a process is not known on this system".to_owned());
         };
@@ -222,6 +227,8 @@ fn raise_open_files(clients: u32) -> Result<(), String> {
         return Ok(());
     }
     setrlimit(Resource::RLIMIT_NOFILE, wanted, hard.max(wanted)).map_err(|error| {
-        format!("{clients} idle clients need {wanted} open files, and ulimit -n says {soft}: {error}")
+        format!(
+            "{clients} idle clients need {wanted} open files, and ulimit -n says {soft}: {error}"
+        )
     })
 }

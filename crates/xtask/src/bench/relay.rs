@@ -73,7 +73,7 @@ async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::serve;
+    use super::run;
     use std::io::{Read as _, Write as _};
     use std::net::{Shutdown, TcpListener, TcpStream};
 
@@ -84,13 +84,8 @@ mod tests {
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let listen = free.local_addr().unwrap().to_string();
         drop(free);
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_io()
-            .build()
-            .unwrap();
         let address = listen.clone();
-        runtime.spawn(async move { serve(&address, &target_address).await });
+        std::thread::spawn(move || run(&address, &target_address));
         let mut client = (0..1_000_000)
             .find_map(|_| TcpStream::connect(&listen).ok())
             .unwrap();

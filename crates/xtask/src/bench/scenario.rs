@@ -131,7 +131,10 @@ impl Scenario {
             .args(["-j", &threads.to_string()])
             .args(["-T", &seconds.to_string()]);
         if self.logs() {
-            pgbench.arg("-l").arg("--log-prefix").arg(folder.join("log"));
+            pgbench
+                .arg("-l")
+                .arg("--log-prefix")
+                .arg(folder.join("log"));
         }
         let limit = Duration::from_secs(seconds.into()) + PATIENCE;
         let output = output_within(&mut pgbench, limit)?;
@@ -232,7 +235,11 @@ mod tests {
     #[test]
     fn a_log_is_read_once_and_ranked() {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("log.1"), "0 1 2000 0 1 2\n0 2 1000 0 1 2\n").unwrap();
+        std::fs::write(
+            folder.path().join("log.1"),
+            "0 1 2000 0 1 2\n0 2 1000 0 1 2\n",
+        )
+        .unwrap();
         let mut times = take_log(folder.path()).unwrap();
         times.sort_unstable();
         assert_eq!(times, [1000, 2000]);

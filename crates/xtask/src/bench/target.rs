@@ -76,7 +76,9 @@ impl Kind {
     pub(super) fn meaning(self) -> &'static str {
         match self {
             Self::Direct => "PostgreSQL itself, one connection per client",
-            Self::Relay => "a TCP relay that parses nothing, one thread, one server connection per client",
+            Self::Relay => {
+                "a TCP relay that parses nothing, one thread, one server connection per client"
+            }
             Self::PgBouncer => "PgBouncer, one thread, transaction pooling, no routing",
             Self::Pgweir1 => "pgweir, one worker thread, the primary alone, routing on",
             Self::Pgweir3 => "pgweir, one worker thread, primary and two replicas, splitting on",
@@ -100,6 +102,8 @@ impl Kind {
 pub(super) struct Programs {
     /// The pgweir under test.
     pub(super) pgweir: PathBuf,
+    /// An xtask, optimised, for its relay.
+    pub(super) relay: PathBuf,
     /// `PgBouncer` and its version, if there is one.
     pub(super) pgbouncer: Option<(PathBuf, (u32, u32))>,
 }
@@ -223,7 +227,7 @@ impl Target {
         fs::create_dir(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         let mut prepares_by_session = false;
         let mut command = match kind {
-            Kind::Direct | Kind::Relay => relay(bed, port)?,
+            Kind::Direct | Kind::Relay => relay(bed, port),
             Kind::PgBouncer => {
                 let (program, version) = bed
                     .programs
@@ -255,8 +259,9 @@ impl Target {
 
     /// Says what is different about a scenario here.
     pub(super) fn remark(&self, scenario: Scenario) -> Option<&'static str> {
-        (self.database(scenario) != ROLE)
-            .then_some("in session pooling: this PgBouncer has no prepared statements in transaction pooling")
+        (self.database(scenario) != ROLE).then_some(
+            "in session pooling: this PgBouncer has no prepared statements in transaction pooling",
+        )
     }
 
     fn database(&self, scenario: Scenario) -> &'static str {
@@ -287,14 +292,13 @@ impl Target {
     }
 }
 
-fn relay(bed: &Bed, port: u16) -> Result<Command, String> {
-    let ourselves = std::env::current_exe().map_err(|error| error.to_string())?;
-    let mut command = Command::new(ourselves);
+fn relay(bed: &Bed, port: u16) -> Command {
+    let mut command = Command::new(&bed.programs.relay);
     command
         .args(["bench", "relay"])
         .arg(format!("127.0.0.1:{port}"))
         .arg(format!("127.0.0.1:{}", bed.cluster.primary().port()));
-    Ok(command)
+    command
 }
 
 fn pgbouncer(

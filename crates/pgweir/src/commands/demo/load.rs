@@ -61,7 +61,9 @@ pub(super) struct Load {
 impl Load {
     /// Starts it.
     pub(super) fn start(url: String) -> std::io::Result<Load> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         let tally = Arc::new(Tally::default());
         let (stop, stopped) = oneshot::channel();
         let shared = Arc::clone(&tally);
@@ -76,8 +78,14 @@ impl Load {
                 clients.shutdown().await;
             });
         };
-        let thread = std::thread::Builder::new().name("pgweir-load".to_owned()).spawn(run)?;
-        Ok(Load { tally, stop, thread })
+        let thread = std::thread::Builder::new()
+            .name("pgweir-load".to_owned())
+            .spawn(run)?;
+        Ok(Load {
+            tally,
+            stop,
+            thread,
+        })
     }
 
     /// Returns its counters.
@@ -111,7 +119,11 @@ async fn session(
 ) -> Result<std::convert::Infallible, tokio_postgres::Error> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
     let work = async {
-        if number < READERS { read(&client, number).await } else { write(&client, number, tally).await }
+        if number < READERS {
+            read(&client, number).await
+        } else {
+            write(&client, number, tally).await
+        }
     };
     tokio::pin!(work);
     tokio::select! {
@@ -121,7 +133,10 @@ async fn session(
     }
 }
 
-async fn read(client: &Client, number: i64) -> Result<std::convert::Infallible, tokio_postgres::Error> {
+async fn read(
+    client: &Client,
+    number: i64,
+) -> Result<std::convert::Infallible, tokio_postgres::Error> {
     let statements = [
         client.prepare("SELECT name, country FROM customers WHERE id = $1").await?,
         client.prepare("SELECT count(*), sum(quantity) FROM orders WHERE customer_id = $1").await?,
@@ -148,8 +163,12 @@ async fn write(
     let order: Statement = client
         .prepare("INSERT INTO orders (customer_id, product_id, quantity) VALUES ($1, $2, 1) RETURNING id")
         .await?;
-    let restock = client.prepare("UPDATE products SET stock = stock + 1 WHERE id = $1").await?;
-    let look = client.prepare("SELECT count(*) FROM orders WHERE id = $1").await?;
+    let restock = client
+        .prepare("UPDATE products SET stock = stock + 1 WHERE id = $1")
+        .await?;
+    let look = client
+        .prepare("SELECT count(*) FROM orders WHERE id = $1")
+        .await?;
     let mut turns = turns(WRITE_EVERY);
     loop {
         let turn = turns.next().await;
@@ -158,7 +177,10 @@ async fn write(
             client.execute(&restock, &[&product]).await?;
             continue;
         }
-        let id: i64 = client.query_one(&order, &[&spread(turn, CUSTOMERS), &product]).await?.try_get(0)?;
+        let id: i64 = client
+            .query_one(&order, &[&spread(turn, CUSTOMERS), &product])
+            .await?
+            .try_get(0)?;
         if turn % LOOK_EVERY == 0 {
             let found: i64 = client.query_one(&look, &[&id]).await?.try_get(0)?;
             if found == 0 {

@@ -52,7 +52,13 @@ impl Meter {
     pub(super) fn new(cluster: &Cluster, tally: Arc<Tally>) -> Self {
         let now = Instant::now();
         let samples = cluster.nodes().iter().map(sample).collect();
-        Meter { tally, started_at: now, sampled_at: now, samples, lines: 0 }
+        Meter {
+            tally,
+            started_at: now,
+            sampled_at: now,
+            samples,
+            lines: 0,
+        }
     }
 
     /// Prints a line about the time since the last one.
@@ -65,8 +71,9 @@ impl Meter {
         }
         let samples: Vec<_> = nodes.iter().map(sample).collect();
         let both = self.samples.iter().zip(&samples);
-        let rates: Vec<_> =
-            both.map(|(before, after)| Some(rate((*before)?, (*after)?, elapsed))).collect();
+        let rates: Vec<_> = both
+            .map(|(before, after)| Some(rate((*before)?, (*after)?, elapsed)))
+            .collect();
         if self.lines.is_multiple_of(HEADER_EVERY) {
             output::say(header(nodes.iter().map(Node::name)));
         }
@@ -85,15 +92,23 @@ fn sample(node: &Node) -> Option<Sample> {
     );
     let row = node.sql_within(ASKED_WITHIN, "postgres", &query).ok()?;
     let (commits, written) = row.split_once('|')?;
-    Some(Sample { commits: commits.parse().ok()?, written: written.parse().ok()? })
+    Some(Sample {
+        commits: commits.parse().ok()?,
+        written: written.parse().ok()?,
+    })
 }
 
 fn rate(before: Sample, after: Sample, elapsed: Duration) -> Rate {
-    let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).max(1);
+    let millis = u64::try_from(elapsed.as_millis())
+        .unwrap_or(u64::MAX)
+        .max(1);
     let per_second = |count: u64| count.saturating_mul(1000).saturating_add(millis / 2) / millis;
     let writes = after.written.saturating_sub(before.written);
     let commits = after.commits.saturating_sub(before.commits);
-    Rate { reads: per_second(commits.saturating_sub(writes)), writes: per_second(writes) }
+    Rate {
+        reads: per_second(commits.saturating_sub(writes)),
+        writes: per_second(writes),
+    }
 }
 
 fn header<'a>(names: impl Iterator<Item = &'a str>) -> String {
@@ -102,7 +117,12 @@ fn header<'a>(names: impl Iterator<Item = &'a str>) -> String {
         first.push_str(&format!("   {name:^17}"));
         second.push_str(&format!("   {:>8} {:>8}", "reads/s", "writes/s"));
     }
-    format!("\n{}\n{second}   {:>6} {:>6}", first.trim_end(), "errors", "missed")
+    format!(
+        "\n{}\n{second}   {:>6} {:>6}",
+        first.trim_end(),
+        "errors",
+        "missed"
+    )
 }
 
 fn line(seconds: u64, rates: &[Option<Rate>], tally: &Tally) -> String {
@@ -122,22 +142,52 @@ mod tests {
 
     #[test]
     fn what_is_no_write_is_a_read() {
-        let before = Sample { commits: 100, written: 10 };
-        let after = Sample { commits: 300, written: 50 };
+        let before = Sample {
+            commits: 100,
+            written: 10,
+        };
+        let after = Sample {
+            commits: 300,
+            written: 50,
+        };
         let rate = rate(before, after, Duration::from_millis(2000));
-        assert_eq!(rate, Rate { reads: 80, writes: 20 });
+        assert_eq!(
+            rate,
+            Rate {
+                reads: 80,
+                writes: 20
+            }
+        );
     }
 
     #[test]
     fn a_server_that_was_restarted_with_new_counters_shows_nothing_negative() {
-        let before = Sample { commits: 100, written: 10 };
-        let after = Sample { commits: 3, written: 0 };
-        assert_eq!(rate(before, after, Duration::from_secs(1)), Rate { reads: 0, writes: 0 });
+        let before = Sample {
+            commits: 100,
+            written: 10,
+        };
+        let after = Sample {
+            commits: 3,
+            written: 0,
+        };
+        assert_eq!(
+            rate(before, after, Duration::from_secs(1)),
+            Rate {
+                reads: 0,
+                writes: 0
+            }
+        );
     }
 
     #[test]
     fn lines_stand_under_their_header() {
-        let rates = [Some(Rate { reads: 12, writes: 100 }), None];
+        let rates = [
+            Some(Rate {
+                reads: 12,
+                writes: 100,
+            }),
+            None,
+        ];
         let shown = format!(
             "{}\n{}",
             header(["primary", "replica1"].into_iter()),
@@ -147,7 +197,7 @@ mod tests {
             shown,
             "\n               primary            replica1\n   \
                 time    reads/s writes/s    reads/s writes/s   errors missed\n    \
-                 3 s         12      100       no answer             0      0"
+                 3 s         12      100       no answer            0      0"
         );
     }
 }

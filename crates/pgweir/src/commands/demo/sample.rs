@@ -66,7 +66,10 @@ pub(super) fn config(cluster: &Cluster, port: u16) -> String {
     for node in cluster.nodes() {
         let (name, host, port) = (node.name(), node.host(), node.port());
         // Writing to a String cannot fail.
-        let _ = writeln!(backends, "  {{ name = \"{name}\", host = \"{host}\", port = {port} }},");
+        let _ = writeln!(
+            backends,
+            "  {{ name = \"{name}\", host = \"{host}\", port = {port} }},"
+        );
     }
     format!(
         "# Made by `pgweir demo`, and gone with it.\n\

@@ -11,7 +11,13 @@ pub(super) fn welcome(running: &Running, with_load: bool) -> String {
     let mut text = format!("\nPostgreSQL {}:\n", cluster.binaries().version());
     // Writing to a String cannot fail.
     for node in cluster.nodes() {
-        let _ = writeln!(text, "  {:<10} {}:{}", node.name(), node.host(), node.port());
+        let _ = writeln!(
+            text,
+            "  {:<10} {}:{}",
+            node.name(),
+            node.host(),
+            node.port()
+        );
     }
     let file = running.config_file.display();
     let _ = writeln!(
@@ -21,8 +27,14 @@ pub(super) fn welcome(running: &Running, with_load: bool) -> String {
     );
     let url = running.url();
     let _ = match psql(running) {
-        Some(psql) => writeln!(text, "\nConnect from another terminal:\n\n  {psql} \"{url}\"\n"),
-        None => writeln!(text, "\nConnect from another terminal (psql was not found here):\n\n  {url}\n"),
+        Some(psql) => writeln!(
+            text,
+            "\nConnect from another terminal:\n\n  {psql} \"{url}\"\n"
+        ),
+        None => writeln!(
+            text,
+            "\nConnect from another terminal (psql was not found here):\n\n  {url}\n"
+        ),
     };
     text.push_str(
         "Try there:\n\n  \
@@ -54,5 +66,6 @@ fn psql(running: &Running) -> Option<String> {
 
 fn is_program(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt as _;
-    path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    path.metadata()
+        .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
