@@ -10,7 +10,8 @@ use std::{
 };
 
 use pgweir_devcluster::Cluster;
-use pgweir_testkit::{Client, Login, eventually, patience};
+use pgweir_testkit::{Client, Login, Message, eventually, patience};
+use pgweir_wire::backend::field;
 
 /// The role that owns [`DATABASE`]: no superuser, as an application should be.
 pub(crate) const USER: &str = "app";
@@ -60,6 +61,16 @@ pub(crate) fn config(cluster: &Cluster) -> String {
         superuser = cluster.superuser(),
         password = cluster.password(),
     )
+}
+
+/// Checks that an ErrorResponse is one of the proxy's own, with this SQLSTATE and severity.
+#[track_caller]
+pub(crate) fn assert_ours(error: &Message, sqlstate: &str, severity: &str) {
+    let of = |code| error.error_field(code).unwrap_or_default();
+    assert_eq!(of(field::CODE), sqlstate, "{}", error.comparable());
+    assert_eq!(of(field::SEVERITY), severity, "{}", error.comparable());
+    let text = of(field::MESSAGE);
+    assert!(text.starts_with("pgweir: "), "not marked as ours: {text}");
 }
 
 /// A running `pgweir`, killed when dropped. When a test panics, the end of its log is printed.

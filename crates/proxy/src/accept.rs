@@ -55,6 +55,8 @@ impl Acceptor {
 /// Accepts until the proxy drains. The listening socket is closed then, so that clients go elsewhere at once.
 async fn accept(listener: Listener, shared: Arc<Shared>) {
     let mut phase = shared.phase.subscribe();
+    // The proxy may have been told to stop before this task listened.
+    phase.mark_changed();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {

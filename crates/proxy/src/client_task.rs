@@ -194,12 +194,16 @@ impl Client {
                 Next::End(fault) => break Some(fault),
             }
         };
+        let is_reply_cut = self.held.as_ref().is_some_and(|held| held.lease.state.session.is_reply_cut());
         self.let_go();
         if let Some(fault) = end {
             tracing::debug!(user = %self.identity.user, sqlstate = %fault.sqlstate, "session ended: {}", fault.message);
-            let mut bytes = Vec::new();
-            fault.encode(&mut bytes);
-            self.out.push(&bytes);
+            // In the middle of a message our words would be taken for its rest: then the end of the stream must do.
+            if !is_reply_cut {
+                let mut bytes = Vec::new();
+                fault.encode(&mut bytes);
+                self.out.push(&bytes);
+            }
             // A client that does not listen does not hear it.
             let goodbye = poll_fn(|cx| self.out.poll_flush(&mut self.stream, cx));
             let _heard = tokio::time::timeout(GOODBYE_LIMIT, goodbye).await;

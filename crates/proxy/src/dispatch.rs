@@ -29,6 +29,8 @@ enum Act {
     Done,
     /// It waits until the server has answered what it has.
     Park,
+    /// It waits likewise, and must be looked at anew then: what its names mean is not known yet.
+    Rescan,
     /// It needs what takes time.
     Stop(Box<Next>),
     /// It fails; the session goes on.
@@ -50,13 +52,17 @@ impl Client {
                     Ok(Scan::Incomplete) => break,
                     Ok(Scan::Oversize) => match self.on_oversize() {
                         Act::Done => continue,
-                        Act::Park => {
+                        Act::Park | Act::Rescan => {
                             self.is_blocked = true;
                             break;
                         }
                         Act::Stop(next) => return Err(stop(next)),
                         Act::Fail(fault) => return Err(stop(end(fault.fatal()))),
                     },
+                    // No border of a message can be found any more. PostgreSQL closes without a word, and so do we.
+                    Err(Violation::Decode(pgweir_wire::DecodeError::BadLength { .. })) => {
+                        return Err(stop(Box::new(Next::Gone)));
+                    }
                     Err(violation) => return Err(stop(end(Fault::protocol(&violation)))),
                 },
             };
@@ -64,6 +70,11 @@ impl Client {
                 Ok(Act::Done) => at += len,
                 Ok(Act::Park) => {
                     self.parked = Some((portion, len));
+                    self.is_blocked = true;
+                    break;
+                }
+                Ok(Act::Rescan) => {
+                    self.session.drop_batch();
                     self.is_blocked = true;
                     break;
                 }
@@ -144,6 +155,8 @@ impl Client {
         len: usize,
     ) -> Result<Act, Violation> {
         match portion {
+            // What was sent before it is still run and answered, as PostgreSQL does.
+            Portion::Terminate if !self.session.is_settled() => return Ok(Act::Park),
             Portion::Terminate => return Ok(Act::Stop(Box::new(Next::Gone))),
             // COPY data goes where the COPY runs; PostgreSQL ignores it where none does.
             Portion::Ignored if self.held.is_none() => {
@@ -151,6 +164,9 @@ impl Client {
                 return Ok(Act::Done);
             }
             Portion::Ignored | Portion::Batch | Portion::Flushed | Portion::Piece => {}
+        }
+        if self.session.facts().marks.has(Marks::DEPENDS) && !self.session.is_settled() {
+            return Ok(Act::Rescan);
         }
         if self.session.facts().local_statements > 0 {
             return Ok(self.act_locally(cx, rest, portion, len));
@@ -364,9 +380,11 @@ impl Client {
             server.mark_pin(reason);
             held.pin = held.pin.or(Some(reason));
         }
+        let owns_server = held.pin.is_some() || self.identity.pool_mode == PoolMode::Session;
         if facts.marks.has(Marks::DDL) && facts.pin.is_none() {
             held.ddl = true;
         }
+        self.session.set_owns_server(owns_server);
     }
 
     /// Answers a batch with an error; the session goes on behind it.

@@ -235,6 +235,14 @@ impl Fault {
         .fatal()
     }
 
+    /// Only ROLLBACK is heard after an error in a transaction.
+    pub(crate) fn transaction_is_aborted() -> Self {
+        Fault::new(
+            Sqlstate(*b"25P02"),
+            "current transaction is aborted, commands ignored until end of transaction block",
+        )
+    }
+
     /// A batch of statements for the proxy and others.
     pub(crate) fn mixed_batch() -> Self {
         Fault::new(

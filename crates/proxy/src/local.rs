@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pgweir_model::PinReason;
 use pgweir_route::{Consistency, Held as HeldView, RouteSetting, SessionView, View, explain};
-use pgweir_sql::LocalCommand;
+use pgweir_sql::{Discard, LocalCommand};
 use pgweir_sql::plan::Plan;
 use pgweir_wire::backend::{
     BindComplete, CloseComplete, CommandComplete, DataRow, NoData, ParameterDescription, ParseComplete,
@@ -114,6 +114,13 @@ impl Client {
 
     fn run_local(&mut self, current: &Current) -> Option<Result<Answer, Fault>> {
         let plan = Rc::clone(&current.plan);
+        if self.held.as_ref().is_some_and(|held| held.status() == TransactionStatus::Failed) {
+            return Some(Err(Fault::transaction_is_aborted()));
+        }
+        if let [Discard::Deallocate(name)] = plan.classified.effects.discard.as_slice() {
+            self.session.deallocate(name.as_bytes());
+            return Some(Ok(Answer::Done("DEALLOCATE")));
+        }
         let command = plan.classified.local.as_ref()?;
         Some(match command {
             LocalCommand::ShowSetting(name) => {

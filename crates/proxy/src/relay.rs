@@ -279,12 +279,16 @@ impl Client {
     fn server_lost(&mut self) -> Box<Next> {
         let Some(held) = self.held.take() else { return Box::new(Next::Gone) };
         self.count_load(held.node, false);
+        let is_reply_cut = held.lease.state.session.is_reply_cut();
         let may_have_written = held.wrote || held.status() != TransactionStatus::Idle && held.is_primary;
         if let Some(cluster) = self.worker().shared.clusters.get(usize::from(held.node.cluster)) {
             cluster.report_failure(held.node);
         }
         self.session.server_lost();
         tracing::warn!(server = %held.lease.state.address, "a server connection was lost in use");
+        if is_reply_cut {
+            return Box::new(Next::Gone);
+        }
         Box::new(Next::End(Box::new(Fault::server_lost(may_have_written))))
     }
 

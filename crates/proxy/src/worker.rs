@@ -212,6 +212,8 @@ pub(crate) fn spawn(
 /// The worker's own task: its mail, its clock, its reaper. Ends when the proxy stops.
 async fn serve(worker: Rc<Worker>, mut mail: UnboundedReceiver<Mail>) {
     let mut phase = worker.shared.phase.subscribe();
+    // The proxy may have been told to stop before this thread listened.
+    phase.mark_changed();
     let mut clock = tokio::time::interval(CLOCK_PERIOD);
     let mut reaped_at = worker.coarse_now();
     loop {

@@ -24,7 +24,7 @@ pub use scan::{Portion, Scan, ScanMode};
 
 use crate::outstanding::{Outstanding, Pending};
 use crate::parameters::SharedParameters;
-use crate::statement::{Context, Statement, StatementTable};
+use crate::statement::{Context, SERVER_NAME_PREFIX, Statement, StatementTable};
 
 /// Bounds on what one client may make the proxy hold. All in bytes unless named otherwise.
 #[derive(Debug, Clone, Copy)]
@@ -69,6 +69,8 @@ pub struct ClientSession {
     remaining: usize,
     /// Those bytes go nowhere instead: the message's head was replaced by one that fails.
     remaining_dropped: bool,
+    /// The session has its server connection for itself.
+    owns_server: bool,
     /// Part of a batch has been forwarded, its end has not.
     pub(crate) is_open: bool,
 }
@@ -80,7 +82,8 @@ struct BatchInProgress {
     scanned: usize,
     facts: Facts,
     /// The statements of its Parse messages, in order; `forward` takes them from here.
-    parsed: VecDeque<Rc<Statement>>,
+    /// `None` for one that cannot be read.
+    parsed: VecDeque<Option<Rc<Statement>>>,
     /// The unnamed statement as this batch leaves it; `None` where the batch does not touch it.
     unnamed: Option<Option<Rc<Statement>>>,
     /// Named statements that this batch defines.
@@ -115,6 +118,7 @@ impl ClientSession {
             batch: BatchInProgress::default(),
             remaining: 0,
             remaining_dropped: false,
+            owns_server: false,
             is_open: false,
         }
     }
@@ -172,7 +176,12 @@ impl ClientSession {
 
     /// Defines a statement that the proxy itself answers.
     pub fn define_statement(&mut self, name: &[u8], statement: Rc<Statement>) {
-        self.define(name.into(), statement);
+        self.define(significant(name).into(), statement);
+    }
+
+    /// Forgets a statement that the client deallocates by SQL; returns whether it was one of the protocol's.
+    pub fn deallocate(&mut self, name: &[u8]) -> bool {
+        self.named.remove(significant(name)).is_some()
     }
 
     /// Returns the text of a statement by the client's name for it.
@@ -189,12 +198,24 @@ impl ClientSession {
 
     /// Returns what a statement name means once everything sent so far has been answered.
     fn resolve(&self, name: &[u8]) -> Option<Rc<Statement>> {
+        let name = significant(name);
         match self.outstanding.pending(name) {
             Pending::Defined(statement) => return Some(statement),
             Pending::Undefined => return None,
             Pending::Untouched => {}
         }
         if name.is_empty() { self.unnamed.clone() } else { self.named.get(name).cloned() }
+    }
+
+    /// Returns whether an unknown statement name may be one that the session made by SQL on the server that is its own.
+    fn may_be_sql_statement(&self, name: &[u8]) -> bool {
+        self.owns_server && !name.is_empty() && !name.starts_with(SERVER_NAME_PREFIX.as_bytes())
+    }
+
+    /// Says whether the session has its server connection for itself, so that names of statements made by SQL mean
+    /// something there.
+    pub fn set_owns_server(&mut self, owns: bool) {
+        self.owns_server = owns;
     }
 
     pub(crate) fn define(&mut self, name: Box<[u8]>, statement: Rc<Statement>) {
@@ -209,7 +230,7 @@ impl ClientSession {
         if name.is_empty() {
             self.unnamed = None;
         } else {
-            self.named.remove(name);
+            self.named.remove(significant(name));
         }
     }
 
@@ -217,4 +238,9 @@ impl ClientSession {
         self.named.clear();
         self.unnamed = None;
     }
+}
+
+/// Returns the part of a statement name that counts: PostgreSQL cuts it at NAMEDATALEN - 1 bytes.
+fn significant(name: &[u8]) -> &[u8] {
+    name.get(..63).unwrap_or(name)
 }

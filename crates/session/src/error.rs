@@ -11,6 +11,16 @@ pub enum Side {
     Server,
 }
 
+impl Side {
+    /// Returns the direction of its messages, in PostgreSQL's words.
+    pub fn direction(self) -> &'static str {
+        match self {
+            Side::Client => "frontend",
+            Side::Server => "backend",
+        }
+    }
+}
+
 /// The peer broke the protocol; its connection cannot be used any more.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
@@ -18,7 +28,7 @@ pub enum Violation {
     #[error("{0}")]
     Decode(#[from] DecodeError),
     /// A message type that does not exist in this direction.
-    #[error("invalid message type {tag} from the {side:?}")]
+    #[error("invalid {} message type {tag}", side.direction())]
     UnknownTag {
         /// Who sent it.
         side: Side,

@@ -36,6 +36,8 @@ pub enum Owed {
     Execute,
     /// CloseComplete.
     Close,
+    /// Nothing: the client has ended its COPY data here. A Sync before it may be ignored by the server, one behind it is not.
+    CopyEnd,
 }
 
 /// What becomes of a reply.
@@ -89,7 +91,7 @@ pub struct Entry {
     pub action: Action,
     /// What it changes for the client.
     pub change: Change,
-    /// The statement that this Parse places on the server: forgotten there if it fails.
+    /// The statement that this Parse places on the server, or this Close takes from it: undone if the server skips it.
     pub places: Option<StatementId>,
 }
 
@@ -111,6 +113,8 @@ pub struct Outstanding {
     entries: VecDeque<Entry>,
     /// Entries that carry a [`Change`]: lets a name be looked up without a walk in the usual case of none.
     changes: usize,
+    /// Entries that place or take a statement.
+    placing: usize,
     /// Entries that the server really has to answer.
     awaited: usize,
 }
@@ -126,10 +130,18 @@ pub enum Pending {
     Undefined,
 }
 
+impl Pending {
+    /// Returns whether the meaning of the name is still open.
+    pub fn is_open(&self) -> bool {
+        !matches!(self, Pending::Untouched)
+    }
+}
+
 impl Outstanding {
     /// Adds a request.
     pub fn push(&mut self, entry: Entry) {
         self.changes += usize::from(entry.change.name().is_some());
+        self.placing += usize::from(entry.places.is_some());
         self.awaited += usize::from(!matches!(entry.action, Action::Fake));
         self.entries.push_back(entry);
     }
@@ -143,21 +155,15 @@ impl Outstanding {
     pub fn pop(&mut self) -> Option<Entry> {
         let entry = self.entries.pop_front()?;
         self.changes -= usize::from(entry.change.name().is_some());
+        self.placing -= usize::from(entry.places.is_some());
         self.awaited -= usize::from(!matches!(entry.action, Action::Fake));
         Some(entry)
     }
 
-    /// Takes the request at the front if the server skips it after an error, that is unless it ends the batch.
+    /// Takes the request at the front if the server skips it after an error in an extended message: all up to a Sync,
+    /// simple queries included.
     pub fn pop_skipped(&mut self) -> Option<Entry> {
-        match self.front()?.owed {
-            Owed::Sync | Owed::Query | Owed::FunctionCall => None,
-            Owed::Parse
-            | Owed::Bind
-            | Owed::DescribeStatement
-            | Owed::DescribePortal
-            | Owed::Execute
-            | Owed::Close => self.pop(),
-        }
+        if self.front()?.owed == Owed::Sync { None } else { self.pop() }
     }
 
     /// Takes a Sync that directly follows the request at the front: the server in COPY IN ignores it.
@@ -189,6 +195,29 @@ impl Outstanding {
         Pending::Untouched
     }
 
+    /// Returns whether the meaning of `name` depends on how an *earlier* batch ends, one with a Sync of its own: if that
+    /// fails, the change is undone, and the present batch runs all the same.
+    pub fn depends_on_earlier_batch(&self, name: &[u8]) -> bool {
+        if self.changes == 0 {
+            return false;
+        }
+        self.earlier_batches().any(|entry| entry.change.name() == Some(name))
+    }
+
+    /// Returns whether an earlier batch places a statement on the server or takes it from there, which is undone if that
+    /// batch fails.
+    pub fn is_placed_by_earlier_batch(&self, id: StatementId) -> bool {
+        self.placing > 0 && self.earlier_batches().any(|entry| entry.places == Some(id))
+    }
+
+    fn earlier_batches(&self) -> impl Iterator<Item = &Entry> {
+        let last_end = self
+            .entries
+            .iter()
+            .rposition(|entry| matches!(entry.owed, Owed::Sync | Owed::Query | Owed::FunctionCall));
+        self.entries.iter().take(last_end.map_or(0, |last| last + 1))
+    }
+
     /// Returns whether the server owes nothing.
     pub fn is_settled(&self) -> bool {
         self.awaited == 0
@@ -208,6 +237,7 @@ impl Outstanding {
     pub fn clear(&mut self) {
         self.entries.clear();
         self.changes = 0;
+        self.placing = 0;
         self.awaited = 0;
     }
 

@@ -16,6 +16,10 @@ use crate::server::ServerSession;
 /// quotes a huge statement). Not smaller than any ParameterStatus that occurs, not larger than a read buffer.
 const READ_WHOLE_LIMIT: usize = 32 * 1024;
 
+/// A message of at most this size is passed on only as a whole, so that an error of ours can follow whenever the server
+/// dies. Not smaller than usual rows, not larger than what may be copied once per read without being noticed.
+const KEEP_WHOLE_LIMIT: usize = 8 * 1024;
+
 /// `ParseComplete`, `CloseComplete` as we send them for requests that the server never saw.
 const PARSE_COMPLETE: &[u8] = &[tag::PARSE_COMPLETE, 0, 0, 0, 4];
 const CLOSE_COMPLETE: &[u8] = &[tag::CLOSE_COMPLETE, 0, 0, 0, 4];
@@ -137,8 +141,10 @@ impl ClientSession {
     fn emit_fakes(&mut self, cursor: &mut Cursor<'_>, out: &mut Gather) {
         while self.outstanding.front().is_some_and(|entry| matches!(entry.action, Action::Fake)) {
             let Some(entry) = self.outstanding.pop() else { return };
-            cursor.flush(out);
-            out.scratch(if entry.owed == Owed::Close { CLOSE_COMPLETE } else { PARSE_COMPLETE });
+            if entry.owed != Owed::CopyEnd {
+                cursor.flush(out);
+                out.scratch(if entry.owed == Owed::Close { CLOSE_COMPLETE } else { PARSE_COMPLETE });
+            }
             self.apply(entry.change);
         }
     }
@@ -151,6 +157,11 @@ impl ClientSession {
         server: &mut ServerSession,
         out: &mut Gather,
     ) -> Result<bool, Violation> {
+        // A client that has part of a message can be told nothing any more, should the server die.
+        let whole = header.frame_len() <= cursor.rest().len();
+        if !whole && header.frame_len() <= KEEP_WHOLE_LIMIT {
+            return Ok(false);
+        }
         // Rows first: there may be millions, and nothing about them needs a look.
         if header.tag == tag::DATA_ROW {
             let forward = match self.outstanding.front() {
@@ -160,7 +171,6 @@ impl ClientSession {
             take(header, forward, cursor, server, out);
             return Ok(true);
         }
-        let whole = header.frame_len() <= cursor.rest().len();
         let is_read = matches!(
             header.tag,
             tag::ERROR_RESPONSE | tag::PARAMETER_STATUS | tag::READY_FOR_QUERY | tag::COMMAND_COMPLETE
@@ -208,7 +218,10 @@ impl ClientSession {
             tag::ROW_DESCRIPTION if owed == Owed::Query => false,
             tag::COMMAND_COMPLETE if rows => {
                 server.copy_in = false;
-                self.on_command_complete(cursor.body(header), server);
+                // Our own DEALLOCATE ALL, in front of a batch, has been accounted for when it was sent.
+                if forward {
+                    self.on_command_complete(cursor.body(header), server);
+                }
                 owed == Owed::Execute
             }
             tag::EMPTY_QUERY_RESPONSE if rows => owed == Owed::Execute,
@@ -216,10 +229,8 @@ impl ClientSession {
             tag::COPY_IN_RESPONSE if rows => {
                 server.copy_in = true;
                 // A server that reads COPY data ignores Sync; libpq sends one before it knows that it is in COPY.
-                if owed == Owed::Execute {
-                    while self.outstanding.drop_sync_behind_front() {
-                        self.is_open = true;
-                    }
+                while self.outstanding.drop_sync_behind_front() {
+                    self.is_open = true;
                 }
                 false
             }
@@ -287,7 +298,12 @@ impl ClientSession {
             | Owed::DescribeStatement
             | Owed::DescribePortal
             | Owed::Execute
+            | Owed::CopyEnd
             | Owed::Close => return Err(Violation::UnownedReply { tag: header.tag }),
+        }
+        // A server that says that it is ready skips nothing any more.
+        if self.outstanding.is_empty() {
+            self.is_open = false;
         }
         take(header, matches!(entry.action, Action::Forward), cursor, server, out);
         self.apply(entry.change);
@@ -319,6 +335,17 @@ impl ClientSession {
             _ => false,
         };
         take(header, !substitute && !self.abandoning, cursor, server, out);
+        let front = self.outstanding.front().map(|entry| entry.owed);
+        if matches!(front, None | Some(Owed::Query | Owed::FunctionCall)) {
+            return;
+        }
+        // A Parse that fails has dropped the unnamed statement before it was looked at.
+        if front == Some(Owed::Parse)
+            && let Some(Change::Define { name, .. }) = self.outstanding.front().map(|entry| &entry.change)
+            && name.is_empty()
+        {
+            self.undefine(b"");
+        }
         while let Some(entry) = self.outstanding.pop_skipped() {
             self.undo(entry, server);
         }
@@ -326,6 +353,10 @@ impl ClientSession {
 
     fn undo(&mut self, entry: Entry, server: &mut ServerSession) {
         if let Some(id) = entry.places {
+            if entry.owed == Owed::Close {
+                server.statements.place(id);
+                return;
+            }
             server.statements.forget(id);
             if server.unnamed == Some(id) {
                 server.unnamed = None;

@@ -182,6 +182,12 @@ impl ServerSession {
         self.remaining == 0 && !self.copy_in
     }
 
+    /// Returns whether the client has been given the beginning of a reply whose end has not come: whatever else it is sent
+    /// would be taken for the rest.
+    pub fn is_reply_cut(&self) -> bool {
+        self.remaining > 0 && self.remaining_forward
+    }
+
     /// Returns whether the server is reading COPY data.
     pub fn is_copy_in(&self) -> bool {
         self.copy_in

@@ -117,7 +117,9 @@ fn write_fields(
         if of_a_proxy && [field::FILE, field::LINE, field::ROUTINE].contains(&code) {
             continue;
         }
-        let value = without_statement_name(&String::from_utf8_lossy(value));
+        let value = String::from_utf8_lossy(value);
+        // The proxy's own errors say who speaks.
+        let value = without_statement_name(value.strip_prefix("pgweir: ").unwrap_or(&value));
         write!(text, " {}={value:?}", char::from(code))?;
     }
     Ok(())

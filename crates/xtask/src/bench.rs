@@ -117,7 +117,8 @@ impl Options {
     }
 
     fn scenarios(&self) -> Result<Vec<Scenario>, String> {
-        let mut all = Scenario::set(self.full, self.connect);
+        let mut all = Scenario::set(if self.full { &[1, 16, 64] } else { &[16] });
+        all.extend(self.connect.then_some(Scenario::CONNECT));
         if self.scenarios.iter().any(|part| part == "none") {
             return Ok(Vec::new());
         }
@@ -183,8 +184,9 @@ fn rounds(
             results.note(format!("{} ran {remark}.", target.kind.name()));
         }
     }
+    let mut order = fit;
     for round in 1..=options.rounds {
-        for target in &fit {
+        for target in &order {
             let (name, kind) = (scenario.name(), target.kind);
             match one(bed, target, (scenario, round), (options.seconds, &logs)) {
                 Ok(run) => {
@@ -197,6 +199,9 @@ fn rounds(
                 }
             }
         }
+        // Each comes first at some time, so that no target always follows the same one.
+        let first = order.len().min(1);
+        order.rotate_left(first);
     }
     Ok(())
 }
@@ -207,6 +212,7 @@ fn one(
     (scenario, round): (Scenario, u32),
     (seconds, logs): (u32, &Path),
 ) -> Result<Run, String> {
+    bed.settle(scenario)?;
     let usage = || target.process.as_ref().and_then(Process::usage);
     let splits = target.kind.splits();
     let commits_before = splits.then(|| bed.commits()).transpose()?;
@@ -284,8 +290,10 @@ fn header(root: &Path, bed: &Bed, options: &Options) -> Vec<(&'static str, Strin
         .map_or_else(|| "?".to_owned(), |kib| format!("{:.0}", kib / 1_048_576.0));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let pgbouncer = said(Command::new(pgbouncer_program()).arg("--version"));
-    let changed = said(git(root).args(["status", "--porcelain", "--untracked-files=no"]));
-    let revision = said(git(root).args(["rev-parse", "--short", "HEAD"]));
+    let pgweir = match &options.pgweir {
+        Some(path) => path.display().to_string(),
+        None => revision(root),
+    };
     vec![
         (
             "date",
@@ -304,17 +312,7 @@ fn header(root: &Path, bed: &Bed, options: &Options) -> Vec<(&'static str, Strin
             "PgBouncer",
             pgbouncer.lines().next().unwrap_or("none").to_owned(),
         ),
-        (
-            "pgweir",
-            format!(
-                "{revision}{}",
-                if changed.is_empty() {
-                    ""
-                } else {
-                    " with changes"
-                }
-            ),
-        ),
+        ("pgweir", pgweir),
         (
             "rounds",
             format!(
@@ -325,10 +323,14 @@ fn header(root: &Path, bed: &Bed, options: &Options) -> Vec<(&'static str, Strin
     ]
 }
 
-fn git(root: &Path) -> Command {
-    let mut command = Command::new("git");
-    command.current_dir(root);
-    command
+/// The commit of the sources, and whether they differ from it.
+fn revision(root: &Path) -> String {
+    let git = |arguments: &[&str]| said(Command::new("git").current_dir(root).args(arguments));
+    let commit = git(&["rev-parse", "--short", "HEAD"]);
+    match git(&["status", "--porcelain", "--untracked-files=no"]).is_empty() {
+        true => commit,
+        false => format!("{commit} with changes"),
+    }
 }
 
 /// What a program prints, or nothing.

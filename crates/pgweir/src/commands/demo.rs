@@ -73,7 +73,8 @@ async fn serve(running: &Running, arguments: &Demo, signals: &mut Signals) -> Re
     }
     let load = Load::start(running.url()).map_err(Failure::io("start the load"))?;
     let mut meter = Meter::new(&running.cluster, load.tally());
-    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    let second = Duration::from_secs(1);
+    let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + second, second);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {

@@ -10,7 +10,7 @@ fn check_names_every_problem_and_exits_with_2() {
     let file = dir.path().join("bad.toml");
     fs::write(
         &file,
-        "[clusters.main]\nbackends = [{ host = 'pg1', weigth = 3 }]\n[auth]\nmethod = 'none'\n",
+        "[clusters.main]\nbackends = [{ host = 'pg1', weigth = 3 }]\n[auth]\nmethod = 'none'\n[[users]]\nname = 'app'\npassword = 'p'\n",
     )
     .unwrap();
     let file = file.to_str().unwrap();

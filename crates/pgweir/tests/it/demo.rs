@@ -48,7 +48,7 @@ fn ctrl_c_leaves_no_process_and_no_folder() {
     ];
     let mut demo = Program::start(pgweir(arguments));
     let address = address(&demo.line_with("postgres://app:app@"));
-    let mut client = Client::open(&*address, &Login::new("app", "app").password("app")).unwrap();
+    let mut client = Client::open(&address, &Login::new("app", "app").password("app")).unwrap();
     let counted = client
         .query("SELECT count(*) >= 10000 FROM orders")
         .unwrap();

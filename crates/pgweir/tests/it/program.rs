@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -60,13 +60,7 @@ impl Program {
         ];
         for stream in streams {
             let sender = sender.clone();
-            std::thread::spawn(move || {
-                for line in BufReader::new(stream).lines().map_while(Result::ok) {
-                    if sender.send(line).is_err() {
-                        break;
-                    }
-                }
-            });
+            std::thread::spawn(move || forward(stream, &sender));
         }
         Program {
             child,
@@ -109,6 +103,15 @@ impl Program {
         });
         assert!(ended, "it did not end; so far:\n{}", self.seen.join("\n"));
         status.unwrap()
+    }
+}
+
+/// Passes the lines of a stream on until one of both ends.
+fn forward(stream: impl Read, sender: &Sender<String>) {
+    for line in BufReader::new(stream).lines().map_while(Result::ok) {
+        if sender.send(line).is_err() {
+            return;
+        }
     }
 }
 

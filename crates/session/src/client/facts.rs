@@ -23,7 +23,7 @@ pub struct Facts {
 
 /// A set of things that are true of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Marks(u8);
+pub struct Marks(u16);
 
 impl Marks {
     /// Something in it may have changed settings or taken locks inside: the server connection is reset afterwards.
@@ -42,6 +42,8 @@ impl Marks {
     pub const UNKNOWN_STATEMENT: Marks = Marks(64);
     /// It opens a transaction block.
     pub const OPENS_TRANSACTION: Marks = Marks(128);
+    /// What one of its statement names means depends on how an earlier batch ends.
+    pub const DEPENDS: Marks = Marks(256);
 
     /// Returns whether all of `marks` are set.
     pub fn has(self, marks: Marks) -> bool {
@@ -56,10 +58,12 @@ impl Marks {
 
 impl Facts {
     /// Adds a statement that is run, prepared or bound.
-    pub(super) fn add_plan(&mut self, plan: &Rc<Plan>) {
+    ///
+    /// `is_local` says that the proxy answers it.
+    pub(super) fn add_plan(&mut self, plan: &Rc<Plan>, is_local: bool) {
         let classified = &plan.classified;
         self.statements += 1;
-        if classified.local.is_some() {
+        if is_local {
             self.local_statements += 1;
         }
         let effects = &classified.effects;

@@ -7,10 +7,10 @@ use std::rc::Rc;
 
 use pgweir_model::Sqlstate;
 use pgweir_wire::backend::{ErrorBuilder, ReadyForQuery, Severity, tag as backend_tag};
-use pgweir_wire::frontend::{BindHead, Close, Describe, Query, Target, bind_head, parse_head, tag, target_head};
-use pgweir_wire::{Gather, HEADER_LEN, Header, TransactionStatus};
+use pgweir_wire::frontend::{BindHead, Close, Describe, Parse, Query, Target, bind_head, parse_head, tag, target_head};
+use pgweir_wire::{DecodeError, Gather, HEADER_LEN, Header, TransactionStatus};
 
-use super::ClientSession;
+use super::{ClientSession, significant};
 use crate::error::{Side, Violation};
 use crate::outstanding::{Action, Change, Entry, Owed};
 use crate::parameters::SharedParameters;
@@ -105,6 +105,7 @@ impl ClientSession {
     ) -> Result<(), Violation> {
         let as_it_is = message.start..message.end;
         // COPY data belongs to the Query or Execute before it and neither opens nor ends a batch.
+        let was_open = self.is_open;
         self.is_open |= !matches!(message.header.tag, tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL);
         match message.header.tag {
             tag::QUERY => {
@@ -115,21 +116,20 @@ impl ClientSession {
                     false => Change::None,
                 };
                 self.outstanding.push(Entry { change, ..Entry::forward(Owed::Query) });
-                self.is_open = false;
+                // Behind extended messages without a Sync the server may skip it: only ReadyForQuery tells.
+                self.is_open = was_open;
             }
             tag::PARSE => self.forward_parse(message, server, out),
             tag::BIND => self.forward_bind(message, server, out)?,
             tag::DESCRIBE => self.forward_describe(message, server, out)?,
-            tag::CLOSE => {
-                let close = Close::decode(message.body)?;
-                match close.kind {
-                    Target::Portal => {
-                        out.input(as_it_is);
-                        self.outstanding.push(Entry::forward(Owed::Close));
-                    }
-                    Target::Statement => self.outstanding.push(close_statement(close.name)),
+            tag::CLOSE => match Close::decode(message.body) {
+                Ok(close) if close.kind == Target::Portal => {
+                    out.input(as_it_is);
+                    self.outstanding.push(Entry::forward(Owed::Close));
                 }
-            }
+                Ok(close) => self.outstanding.push(close_statement(significant(close.name))),
+                Err(error) => self.fail_malformed(&error, out),
+            },
             tag::EXECUTE => {
                 out.input(as_it_is);
                 self.outstanding.push(Entry::forward(Owed::Execute));
@@ -145,12 +145,15 @@ impl ClientSession {
             tag::FUNCTION_CALL => {
                 out.input(as_it_is);
                 self.outstanding.push(Entry::forward(Owed::FunctionCall));
-                self.is_open = false;
+                self.is_open = was_open;
             }
             tag::COPY_DATA => out.input(as_it_is),
             tag::COPY_DONE | tag::COPY_FAIL => {
                 out.input(as_it_is);
                 server.copy_in = false;
+                if !self.outstanding.is_settled() {
+                    self.outstanding.push(Entry { action: Action::Fake, ..Entry::forward(Owed::CopyEnd) });
+                }
             }
             tag => return Err(Violation::UnknownTag { side: Side::Client, tag }),
         }
@@ -160,7 +163,12 @@ impl ClientSession {
     fn forward_parse(&mut self, message: Message<'_>, server: &mut ServerSession, out: &mut Gather) {
         let name_len = message.body.iter().position(|b| *b == 0).unwrap_or(message.body.len());
         let name = message.body.get(..name_len).unwrap_or_default();
-        let Some(statement) = self.batch.parsed.pop_front() else { return };
+        let Some(Some(statement)) = self.batch.parsed.pop_front() else {
+            if let Err(error) = Parse::decode(message.body) {
+                self.fail_malformed(&error, out);
+            }
+            return;
+        };
         if !name.is_empty() && self.resolve(name).is_some() {
             let text = format!("prepared statement \"{}\" already exists", String::from_utf8_lossy(name));
             self.fail(Sqlstate::DUPLICATE_PREPARED_STATEMENT, &text, out);
@@ -170,7 +178,7 @@ impl ClientSession {
         let mut entry = Entry {
             owed: Owed::Parse,
             action: Action::Forward,
-            change: Change::Define { name: name.into(), statement: Rc::clone(&statement) },
+            change: Change::Define { name: significant(name).into(), statement: Rc::clone(&statement) },
             places: None,
         };
         if server.statements.touch(id) || (name.is_empty() && server.unnamed == Some(id)) {
@@ -197,9 +205,24 @@ impl ClientSession {
         server: &mut ServerSession,
         out: &mut Gather,
     ) -> Result<(), Violation> {
-        // `scan` lets a Bind through only when its head is there.
-        let Some(head) = BindHead::decode(message.body)? else { return Ok(()) };
+        let head = match BindHead::decode(message.body) {
+            Ok(Some(head)) => head,
+            Ok(None) => {
+                let error = DecodeError::MissingNul { message: "Bind", field: "statement", offset: 0 };
+                self.fail_malformed(&error, out);
+                return Ok(());
+            }
+            Err(error) => {
+                self.fail_malformed(&error, out);
+                return Ok(());
+            }
+        };
         let Some(statement) = self.resolve(head.statement) else {
+            if self.may_be_sql_statement(head.statement) {
+                out.input(message.start..message.end);
+                self.outstanding.push(Entry::forward(Owed::Bind));
+                return Ok(());
+            }
             self.fail_missing(head.statement, out);
             self.remaining_dropped = true;
             return Ok(());
@@ -230,13 +253,24 @@ impl ClientSession {
         server: &mut ServerSession,
         out: &mut Gather,
     ) -> Result<(), Violation> {
-        let describe = Describe::decode(message.body)?;
+        let describe = match Describe::decode(message.body) {
+            Ok(describe) => describe,
+            Err(error) => {
+                self.fail_malformed(&error, out);
+                return Ok(());
+            }
+        };
         if describe.kind == Target::Portal {
             out.input(message.start..message.end);
             self.outstanding.push(Entry::forward(Owed::DescribePortal));
             return Ok(());
         }
         let Some(statement) = self.resolve(describe.name) else {
+            if self.may_be_sql_statement(describe.name) {
+                out.input(message.start..message.end);
+                self.outstanding.push(Entry::forward(Owed::DescribeStatement));
+                return Ok(());
+            }
             self.fail_missing(describe.name, out);
             return Ok(());
         };
@@ -281,7 +315,7 @@ impl ClientSession {
         while let Some(evicted) = server.statements.evict() {
             let name = evicted.server_name();
             out.scratch_mut(|bytes| target_head(bytes, tag::CLOSE, Target::Statement, name.as_bytes()));
-            self.outstanding.push(Entry::skip(Owed::Close));
+            self.outstanding.push(Entry { places: Some(evicted), ..Entry::skip(Owed::Close) });
         }
     }
 
@@ -291,6 +325,22 @@ impl ClientSession {
             name => format!("prepared statement \"{}\" does not exist", String::from_utf8_lossy(name)),
         };
         self.fail(Sqlstate::INVALID_SQL_STATEMENT_NAME, &text, out);
+    }
+
+    /// A message whose length is right and whose inside is not: an error in PostgreSQL's words, and the session goes on.
+    fn fail_malformed(&mut self, error: &DecodeError, out: &mut Gather) {
+        let text = match error {
+            DecodeError::MissingNul { .. } => "invalid string in message".to_owned(),
+            DecodeError::Truncated { .. } => "insufficient data left in message".to_owned(),
+            DecodeError::BadValue { message, value, .. } => {
+                format!("invalid {} message subtype {value}", message.to_uppercase())
+            }
+            DecodeError::BadLength { .. }
+            | DecodeError::TooLarge { .. }
+            | DecodeError::UnknownTag { .. }
+            | DecodeError::Trailing { .. } => "invalid message format".to_owned(),
+        };
+        self.fail(Sqlstate::PROTOCOL_VIOLATION, &text, out);
     }
 
     /// Lets the server fail here, so that it skips the rest of the batch and rolls back what the batch did, and gives the
@@ -315,8 +365,8 @@ impl ClientSession {
             let body = input.get(at + HEADER_LEN..at + header.frame_len()).unwrap_or_default();
             match header.tag {
                 tag::PARSE => {
-                    let name = body.split(|byte| *byte == 0).next().unwrap_or_default();
-                    if let Some(statement) = self.batch.parsed.pop_front() {
+                    let name = significant(body.split(|byte| *byte == 0).next().unwrap_or_default());
+                    if let Some(Some(statement)) = self.batch.parsed.pop_front() {
                         self.define(name.into(), statement);
                     }
                     out.scratch(&[backend_tag::PARSE_COMPLETE, 0, 0, 0, 4]);

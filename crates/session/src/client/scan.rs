@@ -2,11 +2,13 @@
 
 use std::rc::Rc;
 
-use pgweir_wire::frontend::{Bind, BindHead, Close, Describe, Parse, Query, Target, tag};
+use pgweir_sql::plan::Plan;
+use pgweir_sql::{Classified, Discard};
+use pgweir_wire::frontend::{BindHead, Close, Describe, Parse, Query, Target, tag};
 use pgweir_wire::{Frame, Header};
 
 use super::facts::Marks;
-use super::{ClientSession, Tables};
+use super::{ClientSession, Tables, significant};
 use crate::error::{Side, Violation};
 use crate::statement::{Context, Statement};
 
@@ -177,39 +179,34 @@ impl ClientSession {
         let body = frame.body();
         match frame.tag {
             tag::QUERY => {
-                let query = Query::decode(body)?;
-                let plan = tables.plans.get(query.sql);
-                self.batch.facts.add_plan(&plan);
                 self.batch.facts.marks.set(Marks::NEEDS_SERVER);
+                match Query::decode(body) {
+                    Ok(query) => {
+                        let plan = tables.plans.get(query.sql);
+                        self.add_plan(&plan);
+                    }
+                    // The server says what is wrong with it.
+                    Err(_) => self.note_malformed(),
+                }
                 return Ok(Some(Portion::Batch));
             }
-            tag::PARSE => {
-                let parse = Parse::decode(body)?;
-                let tail = body.get(parse.name.len() + 1..).unwrap_or_default();
-                let statement = tables.statements.prepare(tail, parse.sql, &mut tables.plans);
-                if let Some(plan) = &statement.plan {
-                    self.batch.facts.add_plan(plan);
-                }
-                let context = Context { epoch: tables.epoch, ..self.context };
-                let is_new = parse.name.is_empty() || self.resolve(parse.name).is_none();
-                if !(is_new && statement.is_accepted(context)) {
-                    self.batch.facts.marks.set(Marks::NEEDS_SERVER);
-                }
-                self.note_definition(parse.name, statement);
-            }
-            tag::BIND => {
-                let bind = Bind::decode(body)?;
-                self.note_statement(bind.statement);
-            }
+            tag::PARSE => self.scan_parse(body, tables),
+            tag::BIND => match BindHead::decode(body) {
+                Ok(Some(head)) => self.note_statement(head.statement),
+                Ok(None) | Err(_) => self.note_malformed(),
+            },
             tag::DESCRIBE => {
-                let describe = Describe::decode(body)?;
-                if describe.kind == Target::Statement {
-                    self.note_statement(describe.name);
-                }
                 self.batch.facts.marks.set(Marks::NEEDS_SERVER);
+                match Describe::decode(body) {
+                    Ok(describe) if describe.kind == Target::Statement => self.note_statement(describe.name),
+                    Ok(_) => {}
+                    Err(_) => self.note_malformed(),
+                }
             }
             tag::CLOSE => {
-                Close::decode(body)?;
+                if Close::decode(body).is_err() {
+                    self.note_malformed();
+                }
             }
             tag::EXECUTE => self.batch.facts.marks.set(Marks::NEEDS_SERVER),
             tag::SYNC => return Ok(Some(Portion::Batch)),
@@ -226,6 +223,55 @@ impl ClientSession {
         Ok(None)
     }
 
+    fn scan_parse(&mut self, body: &[u8], tables: &mut Tables) {
+        let Ok(parse) = Parse::decode(body) else {
+            self.batch.parsed.push_back(None);
+            self.note_malformed();
+            return;
+        };
+        let tail = body.get(parse.name.len() + 1..).unwrap_or_default();
+        let statement = tables.statements.prepare(tail, parse.sql, &mut tables.plans);
+        if let Some(plan) = &statement.plan {
+            self.add_plan(plan);
+        }
+        let context = Context { epoch: tables.epoch, ..self.context };
+        let is_new = parse.name.is_empty() || self.resolve(parse.name).is_none();
+        if !(is_new && statement.is_accepted(context)) {
+            self.batch.facts.marks.set(Marks::NEEDS_SERVER);
+        }
+        if !parse.name.is_empty() && self.outstanding.depends_on_earlier_batch(significant(parse.name)) {
+            self.batch.facts.marks.set(Marks::DEPENDS);
+        }
+        self.note_place(&statement);
+        self.note_definition(parse.name, statement);
+    }
+
+    fn note_place(&mut self, statement: &Statement) {
+        if self.outstanding.is_placed_by_earlier_batch(statement.id) {
+            self.batch.facts.marks.set(Marks::DEPENDS);
+        }
+    }
+
+    fn add_plan(&mut self, plan: &Rc<Plan>) {
+        let classified = &plan.classified;
+        let is_local = classified.local.is_some() || self.deallocates_own(&classified.effects.discard, classified);
+        self.batch.facts.add_plan(plan, is_local);
+    }
+
+    /// Returns whether the text is a DEALLOCATE of a statement that was prepared by the protocol: no server knows its name.
+    fn deallocates_own(&self, discard: &[Discard], classified: &Classified) -> bool {
+        match discard {
+            [Discard::Deallocate(name)] if classified.statements.len() == 1 => self.resolve(name.as_bytes()).is_some(),
+            _ => false,
+        }
+    }
+
+    /// A message that cannot be read: it goes to the primary, which says what is wrong with it, or is made to fail there.
+    fn note_malformed(&mut self) {
+        self.batch.facts.marks.set(Marks::NEEDS_SERVER);
+        self.batch.facts.marks.set(Marks::UNKNOWN_STATEMENT);
+    }
+
     fn note_unread(&mut self) {
         let facts = &mut self.batch.facts;
         facts.statements += 1;
@@ -236,17 +282,18 @@ impl ClientSession {
     }
 
     fn note_definition(&mut self, name: &[u8], statement: Rc<Statement>) {
-        self.batch.parsed.push_back(Rc::clone(&statement));
+        self.batch.parsed.push_back(Some(Rc::clone(&statement)));
         if name.is_empty() {
             self.batch.unnamed = Some(Some(statement));
         } else {
-            self.batch.defined.push((name.into(), statement));
+            self.batch.defined.push((significant(name).into(), statement));
         }
     }
 
     /// Adds the plan of a statement that the batch uses by name.
     fn note_statement(&mut self, name: &[u8]) {
         self.batch.facts.marks.set(Marks::NEEDS_SERVER);
+        let name = significant(name);
         let in_batch = if name.is_empty() {
             self.batch.unnamed.clone()
         } else {
@@ -257,9 +304,19 @@ impl ClientSession {
         if let Some(Some(_)) = in_batch {
             return;
         }
-        match self.resolve(name) {
+        if self.outstanding.depends_on_earlier_batch(name) {
+            self.batch.facts.marks.set(Marks::DEPENDS);
+        }
+        let resolved = self.resolve(name);
+        if let Some(statement) = &resolved {
+            self.note_place(statement);
+        }
+        match resolved {
             Some(statement) => match &statement.plan {
-                Some(plan) => self.batch.facts.add_plan(plan),
+                Some(plan) => {
+                    let plan = Rc::clone(plan);
+                    self.add_plan(&plan);
+                }
                 None => self.note_unread(),
             },
             None => self.batch.facts.marks.set(Marks::UNKNOWN_STATEMENT),

@@ -58,11 +58,7 @@ pub(super) fn large(
     let input = bed.folder.join("large.txt");
     write_rows(&input, mib).map_err(|error| format!("{}: {error}", input.display()))?;
     let table = "CREATE UNLOGGED TABLE sink (row text); GRANT ALL ON sink TO bench";
-    let sql = |sql: &str| {
-        let answer = bed.cluster.sql("bench", sql);
-        answer.map_err(|error| error.to_string())
-    };
-    sql(table)?;
+    bed.sql(table)?;
     let mut transfers = Vec::new();
     for way in Way::ALL {
         for round in 1..=rounds {
@@ -71,17 +67,22 @@ pub(super) fn large(
                 println!("{} of {mib} MiB, round {round}: {name}", way.name());
                 transfers.push(transfer(bed, target, way, (mib, round), &input)?);
                 if way == Way::CopyFrom {
-                    let rows = sql("SELECT count(*) FROM sink")?;
-                    if rows != (u64::from(mib) * ROWS_PER_MIB).to_string() {
-                        return Err(format!("{name}: COPY FROM STDIN left {rows} rows"));
-                    }
-                    sql("TRUNCATE sink")?;
+                    empty_sink(bed, mib).map_err(|why| format!("{name}: {why}"))?;
                 }
             }
         }
     }
     let _left_to_the_folder = fs::remove_file(&input);
     Ok(transfers)
+}
+
+/// Counts what COPY has left on the primary, and removes it.
+fn empty_sink(bed: &Bed, mib: u32) -> Result<(), String> {
+    let rows = bed.sql("SELECT count(*) FROM sink")?;
+    if rows != (u64::from(mib) * ROWS_PER_MIB).to_string() {
+        return Err(format!("COPY FROM STDIN left {rows} rows of {mib} MiB"));
+    }
+    bed.sql("TRUNCATE sink").map(drop)
 }
 
 fn transfer(

@@ -34,6 +34,7 @@ pub(super) fn markdown(results: &Results) -> String {
         &mut text,
         "\nFigures are medians over the rounds; ratios are taken within a round, then their median.\n\
          CPU is that of the proxy's process (user and system), divided by the transactions that pgbench counted.\n\
+         Its sum is exact to 10 ms a run; how it falls into user and system is a sample.\n\
          Only ratios mean something on another machine.\n",
     );
     for kind in &results.targets {

@@ -178,7 +178,7 @@ pub(super) mod tests {
 
     /// Three rounds, of which the last ran on a machine half as fast; the proxy costs 1.5 times `PgBouncer` in each.
     pub(in crate::bench) fn example() -> Results {
-        let scenarios = Scenario::set(false, false);
+        let scenarios = Scenario::set(&[16]);
         let mut results = Results {
             targets: vec![Kind::Direct, Kind::PgBouncer, Kind::Pgweir3],
             scenarios: scenarios.clone(),

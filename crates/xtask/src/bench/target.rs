@@ -14,7 +14,7 @@ use nix::unistd::{User, geteuid};
 use pgweir_devcluster::{Cluster, Node};
 
 use super::process::{Process, output_within, until};
-use super::scenario::{Protocol, Scenario};
+use super::scenario::{Protocol, Scenario, Workload};
 
 /// The role, its password and the database of the load.
 const ROLE: &str = "bench";
@@ -159,6 +159,20 @@ impl Bed {
         Ok(bed)
     }
 
+    /// Takes away what earlier runs left: the dead rows of the small tables, which slow each update of them down, and replay
+    /// that is still to do.
+    pub(super) fn settle(&self, scenario: Scenario) -> Result<(), String> {
+        if scenario.workload == Workload::TpcB {
+            for table in ["pgbench_branches", "pgbench_tellers"] {
+                self.sql(&format!("VACUUM {table}"))?;
+            }
+            self.sql("TRUNCATE pgbench_history")?;
+        }
+        self.cluster
+            .wait_caught_up(START_DEADLINE)
+            .map_err(|error| error.to_string())
+    }
+
     /// A libpq program that connects to a port as the load's role.
     pub(super) fn client(
         &self,
@@ -184,6 +198,12 @@ impl Bed {
             .env("PGGSSENCMODE", "disable")
             .current_dir(&self.folder);
         Ok(command)
+    }
+
+    /// Runs SQL on the primary, in the load's database.
+    pub(super) fn sql(&self, sql: &str) -> Result<String, String> {
+        let answer = self.cluster.sql(ROLE, sql);
+        answer.map_err(|error| error.to_string())
     }
 
     /// Transactions that each server has committed in the load's database, the primary first.

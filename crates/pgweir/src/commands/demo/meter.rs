@@ -65,10 +65,6 @@ impl Meter {
     pub(super) fn show(&mut self, cluster: &Cluster) {
         let (now, nodes) = (Instant::now(), cluster.nodes());
         let elapsed = now.duration_since(self.sampled_at);
-        // The interval's first tick comes at once.
-        if elapsed < Duration::from_millis(100) {
-            return;
-        }
         let samples: Vec<_> = nodes.iter().map(sample).collect();
         let both = self.samples.iter().zip(&samples);
         let rates: Vec<_> = both
