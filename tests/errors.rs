@@ -1,6 +1,10 @@
 //! The errors that the proxy itself raises: each with the SQLSTATE that the interface promises, each marked as ours.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    process::Command,
+};
 
 use pgweir_devcluster::StopMode;
 use pgweir_testkit::{Answer, Client, ClientError, Message, append_execute, eventually};
@@ -152,6 +156,29 @@ fn a_server_that_dies_in_mid_result_is_reported_with_what_is_known_of_the_outcom
 }
 
 #[test]
+fn a_message_that_a_server_leaves_half_sent_is_not_filled_up_with_words_of_ours() {
+    let cluster = new_cluster(0);
+    let proxy = Proxy::start_ready(&config(&cluster));
+    let client = proxy.client();
+    let mut query = Vec::new();
+    frontend::Query {
+        sql: b"SELECT repeat('x', 100000000)",
+    }
+    .encode(&mut query);
+    let mut stream = client.stream();
+    stream.write_all(&query).expect("sent");
+    // The row has begun, and is far larger than all buffers on the way.
+    let mut input = vec![0; 100_000];
+    stream.read_exact(&mut input).expect("its beginning");
+    cluster.primary().kill().expect("it dies");
+    let mut rest = Vec::new();
+    let ended = stream.read_to_end(&mut rest);
+    assert!(ended.is_ok(), "{ended:?}");
+    assert!(rest.len() < 100_000_000, "the whole row came");
+    assert!(rest.iter().all(|byte| *byte == b'x'), "foreign bytes in it");
+}
+
+#[test]
 fn a_full_pool_lets_wait_so_many_and_so_long() {
     let text = config(cluster()).replace("[databases.\"*\"]", "[databases.\"*\"]\npool_size = 1");
     let text = format!("[server]\nquery_wait_timeout = \"1s\"\nmax_queue = 1\n{text}");
@@ -220,6 +247,7 @@ fn a_bad_configuration_is_refused_with_file_line_and_the_nearest_key() {
 fn malformed_messages_are_refused_as_such() {
     let proxy = Proxy::start_ready(&config(cluster()));
     let mut bind = Vec::new();
+    append_execute(&mut bind, "SELECT 1", &[]);
     writer::message(&mut bind, frontend::tag::BIND, |w| {
         w.cstr(b"");
         w.cstr(b"");

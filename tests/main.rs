@@ -2,5 +2,7 @@
 
 mod drivers;
 mod errors;
+mod pooling;
 mod support;
+mod torture;
 mod transcripts;

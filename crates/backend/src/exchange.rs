@@ -24,6 +24,8 @@ pub async fn run_simple(
     let mut request = Vec::with_capacity(sql.len() + HEADER_LEN + 1);
     Query { sql: sql.as_bytes() }.encode(&mut request);
     let work = async {
+        // Whatever comes of it: a simple query drops the unnamed statement.
+        connection.state.session.unnamed = None;
         connection.stream.write_all(&request).await?;
         let mut buffer = Vec::new();
         loop {

@@ -7,7 +7,7 @@
 //! the server connection is closed.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
@@ -54,7 +54,7 @@ impl Slot {
 pub(crate) struct Slots {
     worker: u32,
     next: Cell<u32>,
-    slots: RefCell<HashMap<u32, Rc<Slot>>>,
+    slots: RefCell<BTreeMap<u32, Rc<Slot>>>,
 }
 
 impl Slots {

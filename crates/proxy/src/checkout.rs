@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use pgweir_auth::Credentials;
 use pgweir_backend::{ConnectError, Login, ServerConnection};
-use pgweir_model::{Health, NodeId, Reason};
+use pgweir_model::{Health, NodeId, Reason, Role};
 use pgweir_session::SharedParameters;
 use pgweir_pool::{Checkout, CheckoutError, Granted, Lease, Permit};
 
-use crate::client_task::{Client, Identity, Place};
+use crate::client_task::{Client, Identity, Input, Place};
 use crate::fault::Fault;
 use crate::tables::{LoginKey, Reported};
 use crate::worker::Worker;
@@ -40,7 +40,7 @@ impl Client {
         match self.obtain(place).await {
             Ok(lease) => {
                 self.hold(place, lease);
-                self.is_pending = true;
+                self.input = Input::Pending;
                 Ok(())
             }
             Err(Failure::Gone) => Err(None),
@@ -56,16 +56,16 @@ impl Client {
             cluster.report_failure(place.node);
         }
         tracing::warn!(node = %place.node, %error, "cannot connect to a server");
-        if place.is_primary {
+        if place.role == Role::Primary {
             return self.fail_batch(fault);
         }
         let topology = self.topology();
         let Some(primary) = topology.primary() else { return self.fail_batch(fault) };
-        let place = Place { node: primary.id, is_primary: true, reason: Reason::ReplicaDown };
+        let place = Place { node: primary.id, role: Role::Primary, reason: Reason::ReplicaDown };
         match self.obtain(place).await {
             Ok(lease) => {
                 self.hold(place, lease);
-                self.is_pending = true;
+                self.input = Input::Pending;
                 Ok(())
             }
             Err(Failure::Gone) => Err(None),
@@ -82,7 +82,7 @@ impl Client {
         let deadline = Instant::now() + PRIMARY_WAIT;
         match self.unless_interrupted(cluster.wait_for_primary(deadline)).await {
             Ok(Ok(_)) => {
-                self.is_pending = true;
+                self.input = Input::Pending;
                 Ok(())
             }
             Ok(Err(_)) => self.fail_batch(Fault::no_primary()),

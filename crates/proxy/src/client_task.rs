@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use pgweir_backend::ServerConnection;
 use pgweir_config::{Config, Database, PoolMode};
-use pgweir_model::{NodeId, PinReason, PoolKey, Reason, Topology};
+use pgweir_model::{NodeId, PinReason, PoolKey, Reason, Role, Topology};
 use pgweir_net::{Outgoing, Stream};
 use pgweir_pool::{Lease, LocalPool};
 use pgweir_route::{Consistency, RouteSetting};
@@ -83,11 +83,9 @@ impl Identity {
 pub(crate) struct Held {
     pub(crate) lease: Lease<ServerConnection>,
     pub(crate) node: NodeId,
-    pub(crate) is_primary: bool,
-    /// The transaction at hand is, or may be, more than a read.
-    pub(crate) wrote: bool,
-    /// It changes the schema.
-    pub(crate) ddl: bool,
+    /// What it is to the cluster.
+    pub(crate) role: Role,
+    pub(crate) traces: Traces,
     /// Why the session stays here beyond the transaction.
     pub(crate) pin: Option<PinReason>,
     /// Why it came here.
@@ -97,7 +95,31 @@ pub(crate) struct Held {
     pub(crate) is_fresh: bool,
 }
 
+/// What the transaction at hand does beyond reading.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Traces {
+    /// It is, or may be, more than a read.
+    pub(crate) wrote: bool,
+    /// It changes the schema.
+    pub(crate) ddl: bool,
+}
+
+/// What is to be done about the input in `inbuf`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Input {
+    /// More of it is to be read.
+    Open,
+    /// It is to be looked at as it is.
+    Pending,
+    /// It cannot be acted upon before the server has answered.
+    Blocked,
+}
+
 impl Held {
+    pub(crate) fn is_primary(&self) -> bool {
+        self.role == Role::Primary
+    }
+
     pub(crate) fn status(&self) -> TransactionStatus {
         self.lease.state.session.status
     }
@@ -135,16 +157,16 @@ pub(crate) struct Client {
     pub(crate) held: Option<Held>,
     /// A portion at the front of `inbuf` that has been scanned and waits.
     pub(crate) parked: Option<(Portion, usize)>,
-    /// `inbuf` cannot be acted upon before the server has answered.
-    pub(crate) is_blocked: bool,
-    /// `inbuf` is to be looked at.
-    pub(crate) is_pending: bool,
+    pub(crate) input: Input,
     /// The batch at the front is too large to be read as a whole.
     pub(crate) is_oversize: bool,
     pub(crate) replay: Replay,
+    /// Settings made in a READ ONLY transaction on a replica, as statements: they come along to the primary, where the
+    /// session then stays.
+    pub(crate) carried: Vec<Vec<u8>>,
     pub(crate) wrote_at: Option<Instant>,
     pub(crate) choices: Choices,
-    pub(crate) last_route: Option<(bool, Reason)>,
+    pub(crate) last_route: Option<(Role, Reason)>,
     /// This thread's parts of the pools, by node.
     pub(crate) pools: Vec<Option<LocalPool<ServerConnection>>>,
 }
@@ -165,7 +187,7 @@ pub(crate) enum Next {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) node: NodeId,
-    pub(crate) is_primary: bool,
+    pub(crate) role: Role,
     pub(crate) reason: Reason,
 }
 
@@ -221,7 +243,7 @@ impl Client {
         }
         self.session.drop_batch();
         self.inbuf.drain(..len.min(self.inbuf.len()));
-        self.is_pending = true;
+        self.input = Input::Pending;
         let mut bytes = Vec::new();
         fault.encode(&mut bytes);
         pgweir_wire::backend::ReadyForQuery { status: TransactionStatus::Idle }.encode(&mut bytes);

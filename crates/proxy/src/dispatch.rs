@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::task::Context;
 
 use pgweir_config::PoolMode;
-use pgweir_model::{NodeId, Reason};
+use pgweir_model::{NodeId, PinReason, Reason, Role};
 use pgweir_pool::{Checkout, CheckoutError};
 use pgweir_route::{Facts as RouteFacts, Held as HeldView, RouteSetting, SessionView, Target, View, decide};
 use pgweir_session::client::{Facts, Marks, Portion, ScanMode};
@@ -14,7 +14,7 @@ use pgweir_session::{Scan, Violation};
 use pgweir_sql::plan::Plan;
 use pgweir_wire::TransactionStatus;
 
-use crate::client_task::{Client, Held, Next, Place, place_for};
+use crate::client_task::{Client, Held, Input, Next, Place, Traces, place_for};
 use crate::fault::Fault;
 
 /// Why the input was not taken to its end, and how far it was.
@@ -53,7 +53,7 @@ impl Client {
                     Ok(Scan::Oversize) => match self.on_oversize() {
                         Act::Done => continue,
                         Act::Park | Act::Rescan => {
-                            self.is_blocked = true;
+                            self.input = Input::Blocked;
                             break;
                         }
                         Act::Stop(next) => return Err(stop(next)),
@@ -70,12 +70,12 @@ impl Client {
                 Ok(Act::Done) => at += len,
                 Ok(Act::Park) => {
                     self.parked = Some((portion, len));
-                    self.is_blocked = true;
+                    self.input = Input::Blocked;
                     break;
                 }
                 Ok(Act::Rescan) => {
                     self.session.drop_batch();
-                    self.is_blocked = true;
+                    self.input = Input::Blocked;
                     break;
                 }
                 Ok(Act::Stop(next)) => {
@@ -90,7 +90,9 @@ impl Client {
             }
             // What went out has not been taken whole: the rest waits its turn.
             if !self.out.is_empty() || self.held.as_ref().is_some_and(|h| !h.lease.state.outgoing.is_empty()) {
-                self.is_pending = at < input.len();
+                if at < input.len() {
+                    self.input = Input::Pending;
+                }
                 break;
             }
         }
@@ -128,7 +130,7 @@ impl Client {
     fn on_oversize(&mut self) -> Act {
         self.session.drop_batch();
         match &self.held {
-            Some(held) if held.is_primary => {}
+            Some(held) if held.is_primary() => {}
             Some(_) => return Act::Park,
             None => {
                 let facts = RouteFacts::new(Reason::Oversize);
@@ -191,7 +193,7 @@ impl Client {
         let Some(held) = &self.held else { return false };
         self.session.is_settled()
             || self.session.is_in_mid_batch()
-            || held.is_primary
+            || held.is_primary()
             || held.pin.is_some()
             || self.identity.pool_mode == PoolMode::Session
     }
@@ -233,7 +235,10 @@ impl Client {
             return Err(Act::Fail(Fault::no_transactions()));
         }
         let is_replay = std::mem::take(&mut self.replay.is_due);
-        let place = self.decide(&route_facts(facts), is_replay)?;
+        let place = match self.carried.is_empty() {
+            true => self.decide(&route_facts(facts), is_replay)?,
+            false => self.decide(&RouteFacts::new(Reason::Pinned), is_replay)?,
+        };
         match self.try_checkout(place) {
             Ok(true) => Ok(()),
             Ok(false) => Err(Act::Stop(Box::new(Next::Checkout(place)))),
@@ -266,7 +271,7 @@ impl Client {
                     .get(index)
                     .map(|node| Place {
                         node: node.id,
-                        is_primary: topology.primary == Some(index),
+                        role: if topology.primary == Some(index) { Role::Primary } else { Role::Replica },
                         reason: if is_replay { Reason::Rerouted } else { route.reason },
                     })
                     .ok_or(Act::Fail(Fault::no_primary())),
@@ -308,13 +313,12 @@ impl Client {
     /// Takes a server connection as the session's own.
     pub(crate) fn hold(&mut self, place: Place, lease: pgweir_pool::Lease<pgweir_backend::ServerConnection>) {
         self.count_load(place.node, true);
-        self.last_route = Some((place.is_primary, place.reason));
+        self.last_route = Some((place.role, place.reason));
         self.held = Some(Held {
             lease,
             node: place.node,
-            is_primary: place.is_primary,
-            wrote: false,
-            ddl: false,
+            role: place.role,
+            traces: Traces::default(),
             pin: None,
             reason: place.reason,
             gate: None,
@@ -332,20 +336,25 @@ impl Client {
     ) -> Result<(), Violation> {
         let worker = Rc::clone(self.worker());
         self.is_oversize = false;
-        self.note_effects();
+        self.note_effects(rest, len);
         let Some(held) = &mut self.held else { return Ok(()) };
+        let is_first = std::mem::take(&mut held.is_fresh);
+        let may_replay = is_first
+            && portion == Portion::Batch
+            && !held.is_primary()
+            && matches!(held.reason, Reason::Read | Reason::ReadByTokens);
         let server = &mut *held.lease;
         let mut gather = worker.gather.borrow_mut();
         gather.clear();
         let epoch = worker.shared.epoch.load(Ordering::Relaxed);
-        let is_first = std::mem::take(&mut held.is_fresh);
         if is_first {
             self.session.begin_lease(&mut server.state.session, epoch, &mut gather);
+            for sql in self.carried.drain(..) {
+                self.session.repeat(&sql, &mut server.state.session, &mut gather);
+                server.state.session.mark_pin(PinReason::Setting);
+                held.pin = Some(PinReason::Setting);
+            }
         }
-        let may_replay = is_first
-            && portion == Portion::Batch
-            && !held.is_primary
-            && matches!(held.reason, Reason::Read | Reason::ReadByTokens);
         if may_replay {
             self.replay.batch.clear();
             self.replay.batch.extend_from_slice(rest.get(..len).unwrap_or(rest));
@@ -366,23 +375,31 @@ impl Client {
     }
 
     /// Remembers what the batch at hand does to the session and its server connection.
-    fn note_effects(&mut self) {
+    fn note_effects(&mut self, rest: &[u8], len: usize) {
+        let is_on_replica = self.held.as_ref().is_some_and(|held| !held.is_primary());
+        if is_on_replica && self.session.facts().pin.is_some() {
+            let tables = &mut *self.counted.worker.tables.borrow_mut();
+            self.carried.extend(self.session.settings_in(rest, len, tables));
+        }
         let Some(held) = &mut self.held else { return };
         let facts: &Facts = self.session.facts();
         let server = &mut held.lease.state.session;
         if facts.marks.has(Marks::WRITES) {
-            held.wrote = true;
+            held.traces.wrote = true;
         }
         if facts.marks.has(Marks::SUSPECT) {
             server.mark(Ledger::Suspect);
         }
         if let Some(reason) = facts.pin {
             server.mark_pin(reason);
-            held.pin = held.pin.or(Some(reason));
+            // On a replica only the transaction keeps it: what it must keep beyond that is carried to the primary.
+            if held.is_primary() {
+                held.pin = held.pin.or(Some(reason));
+            }
         }
         let owns_server = held.pin.is_some() || self.identity.pool_mode == PoolMode::Session;
         if facts.marks.has(Marks::DDL) && facts.pin.is_none() {
-            held.ddl = true;
+            held.traces.ddl = true;
         }
         self.session.set_owns_server(owns_server);
     }

@@ -143,8 +143,7 @@ impl Client {
                 Consistency::Eventual => "eventual".to_owned(),
             },
             "pgweir.last_route" => match self.last_route {
-                Some((true, reason)) => format!("primary ({reason})"),
-                Some((false, reason)) => format!("replica ({reason})"),
+                Some((role, reason)) => format!("{role} ({reason})"),
                 None => String::new(),
             },
             "pgweir.pinned" => {

@@ -24,7 +24,7 @@ use pgweir_wire::limits::MAX_STARTUP_PACKET;
 use pgweir_wire::{Frames, HEADER_LEN, Header, ListBuf, StartupMessage, StartupPacket, TransactionStatus};
 
 use crate::cancel::Slots;
-use crate::client_task::{CANCEL_LIMIT, Choices, Client, Identity, Replay};
+use crate::client_task::{CANCEL_LIMIT, Choices, Client, Identity, Input, Replay};
 use crate::fault::Fault;
 use crate::proxy::Phase;
 use crate::replication;
@@ -404,10 +404,10 @@ async fn begin(
         slot,
         held: None,
         parked: None,
-        is_blocked: false,
-        is_pending: false,
+        input: Input::Open,
         is_oversize: false,
         replay: Replay::default(),
+        carried: Vec::new(),
         wrote_at: None,
         choices: Choices { route: RouteSetting::Auto, consistency },
         last_route: None,

@@ -231,18 +231,15 @@ impl Proxy {
     pub fn drain(self, limit: Duration) {
         self.shared.phase.send_replace(Phase::Draining);
         let shared = Arc::clone(&self.shared);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-        if let Ok(runtime) = runtime {
-            runtime.block_on(async {
-                let done = async {
-                    let mut poll = tokio::time::interval(DRAIN_POLL);
-                    while shared.clients.load(Ordering::Relaxed) > 0 {
-                        poll.tick().await;
-                    }
-                };
-                // At the limit the rest is ended below.
-                let _in_time = tokio::time::timeout(limit, done).await;
-            });
+        let all_gone = async {
+            let mut poll = tokio::time::interval(DRAIN_POLL);
+            while shared.clients.load(Ordering::Relaxed) > 0 {
+                poll.tick().await;
+            }
+        };
+        if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_time().build() {
+            // At the limit the rest is ended below.
+            let _in_time = runtime.block_on(async { tokio::time::timeout(limit, all_gone).await });
         }
         self.stop();
     }

@@ -14,7 +14,7 @@ use pgweir_config::PoolMode;
 use pgweir_session::{ReplyEvent, Violation};
 use pgweir_wire::TransactionStatus;
 
-use crate::client_task::{Client, Next};
+use crate::client_task::{Client, Input, Next};
 use crate::fault::Fault;
 use crate::proxy::Phase;
 
@@ -57,7 +57,7 @@ impl Client {
             progress |= self.step_server(cx)?;
         }
         if self.may_take_input() {
-            progress |= if self.is_pending { self.step_pending(cx)? } else { self.step_client(cx)? };
+            progress |= if self.input == Input::Pending { self.step_pending(cx)? } else { self.step_client(cx)? };
         }
         // Usually the last reply has done this. It has not where the client was still sending when it came.
         if self.held.as_ref().is_some_and(|held| !held.is_fresh) && self.session.is_settled() {
@@ -79,7 +79,7 @@ impl Client {
     /// Returns whether more of the client's input may be taken: what came of the last has been written.
     fn may_take_input(&self) -> bool {
         let server_has_taken = self.held.as_ref().is_none_or(|held| held.lease.state.outgoing.is_empty());
-        server_has_taken && self.out.is_empty() && !self.is_blocked && !self.session.is_pipeline_full()
+        server_has_taken && self.out.is_empty() && self.input != Input::Blocked && !self.session.is_pipeline_full()
     }
 
     /// Writes what waits for the server, reads what it sent.
@@ -150,10 +150,17 @@ impl Client {
     fn begin_replay(&mut self, replies: &[u8]) {
         self.replay.is_due = true;
         self.session.abandon_replies();
+        let has = |part: &[u8]| replies.windows(part.len()).any(|window| window == part);
+        // A statement that was prepared there before the replica had replayed a change of the schema.
+        let is_stale_plan = has(b"RRevalidateCachedQuery");
+        if is_stale_plan && let Some(held) = &mut self.held {
+            held.lease.state.session.distrust_statements();
+        }
         // A table that is missing here may be missing there too; that says nothing about the shape.
-        let is_undefined_table = replies.windows(6).any(|window| window == b"C42P01");
+        let is_undefined_table = has(b"C42P01");
         if let Some(plan) = self.replay.plan.take()
             && !is_undefined_table
+            && !is_stale_plan
         {
             plan.learned_primary.set(true);
         }
@@ -161,10 +168,7 @@ impl Client {
 
     /// All replies are in: the transaction may be over, and the server connection free.
     fn on_settled(&mut self) {
-        self.is_blocked = false;
-        if !self.inbuf.is_empty() {
-            self.is_pending = true;
-        }
+        self.input = if self.inbuf.is_empty() { Input::Open } else { Input::Pending };
         self.release_if_over();
     }
 
@@ -177,19 +181,14 @@ impl Client {
         if held.status() != TransactionStatus::Idle || !held.lease.is_quiet() {
             return;
         }
-        if held.wrote {
-            held.wrote = false;
-            if held.is_primary {
-                self.wrote_at = Some(Instant::now());
-                if let Some(cluster) =
-                    self.counted.worker.shared.clusters.get(usize::from(self.identity.cluster))
-                {
-                    cluster.poke();
-                }
+        let traces = std::mem::take(&mut held.traces);
+        if traces.wrote && held.is_primary() {
+            self.wrote_at = Some(Instant::now());
+            if let Some(cluster) = self.counted.worker.shared.clusters.get(usize::from(self.identity.cluster)) {
+                cluster.poke();
             }
         }
-        if held.ddl {
-            held.ddl = false;
+        if traces.ddl {
             self.counted.worker.shared.epoch.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }
         if held.pin.is_some() || self.identity.pool_mode == PoolMode::Session {
@@ -220,12 +219,12 @@ impl Client {
         self.inbuf = batch;
         self.parked = None;
         self.session.drop_batch();
-        self.is_pending = true;
+        self.input = Input::Pending;
     }
 
     /// Looks again at input that was kept.
     fn step_pending(&mut self, cx: &mut Context<'_>) -> Step {
-        self.is_pending = false;
+        self.input = Input::Open;
         let input = std::mem::take(&mut self.inbuf);
         let consumed = self.process(cx, &input);
         let used = consumed.as_ref().copied().unwrap_or_else(|stop| stop.consumed);
@@ -280,7 +279,7 @@ impl Client {
         let Some(held) = self.held.take() else { return Box::new(Next::Gone) };
         self.count_load(held.node, false);
         let is_reply_cut = held.lease.state.session.is_reply_cut();
-        let may_have_written = held.wrote || held.status() != TransactionStatus::Idle && held.is_primary;
+        let may_have_written = held.traces.wrote || held.status() != TransactionStatus::Idle && held.is_primary();
         if let Some(cluster) = self.worker().shared.clusters.get(usize::from(held.node.cluster)) {
             cluster.report_failure(held.node);
         }

@@ -157,7 +157,8 @@ impl Worker {
     /// Sets the limits of the pools to those of the present configuration.
     fn apply_config(&self) {
         let config = self.shared.config.load();
-        for (key, pool) in self.pools.borrow().iter() {
+        let pools: Vec<_> = self.pools.borrow().iter().map(|(key, pool)| (key.clone(), pool.clone())).collect();
+        for (key, pool) in pools {
             let size = config
                 .databases
                 .iter()

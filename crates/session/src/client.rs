@@ -54,25 +54,40 @@ pub struct ClientSession {
     named: HashMap<Box<[u8]>, Rc<Statement>, foldhash::fast::RandomState>,
     unnamed: Option<Rc<Statement>>,
     pub(crate) outstanding: Outstanding,
-    /// The batch was sent to a replica and may still be replayed on the primary.
-    pub(crate) replay_armed: bool,
-    /// Replies are thrown away until all are in.
-    pub(crate) abandoning: bool,
-    pub(crate) switch_failed: bool,
+    pub(crate) replies: Replies,
     /// The run-time parameters of its startup packet.
     pub parameters: SharedParameters,
     /// Where its statements are prepared, and the schema epoch of the server that it last used.
     pub(crate) context: Context,
     limits: Limits,
     batch: BatchInProgress,
-    /// Bytes of the client's present message that are still to come and go to the server unread.
-    remaining: usize,
-    /// Those bytes go nowhere instead: the message's head was replaced by one that fails.
-    remaining_dropped: bool,
+    rest: Rest,
     /// The session has its server connection for itself.
     owns_server: bool,
     /// Part of a batch has been forwarded, its end has not.
     pub(crate) is_open: bool,
+}
+
+/// The part of the client's present message that is still to come.
+#[derive(Debug, Clone, Copy, Default)]
+struct Rest {
+    /// Its size in bytes.
+    len: usize,
+    /// It goes nowhere instead of to the server: nobody reads it, or the message's head was replaced by one that fails.
+    is_dropped: bool,
+}
+
+/// What becomes of the replies that are due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Replies {
+    /// The client gets them.
+    Passed,
+    /// Likewise, unless they show that a replica refused the batch, which is then replayed on the primary.
+    Watched,
+    /// They are thrown away until all are in.
+    Abandoned,
+    /// The switch of parameters in front of the batch failed: the server connection must be closed.
+    SwitchFailed,
 }
 
 /// What [`scan`](ClientSession::scan) has found so far of a batch.
@@ -109,15 +124,12 @@ impl ClientSession {
             named: HashMap::default(),
             unnamed: None,
             outstanding: Outstanding::default(),
-            replay_armed: false,
-            abandoning: false,
-            switch_failed: false,
+            replies: Replies::Passed,
             parameters,
             context: Context { place, epoch: 0 },
             limits,
             batch: BatchInProgress::default(),
-            remaining: 0,
-            remaining_dropped: false,
+            rest: Rest::default(),
             owns_server: false,
             is_open: false,
         }
@@ -140,7 +152,7 @@ impl ClientSession {
 
     /// Returns whether part of a batch or message has gone to the server and its end has not.
     pub fn is_in_mid_batch(&self) -> bool {
-        self.is_open || self.remaining > 0
+        self.is_open || self.rest.len > 0
     }
 
     /// Returns whether as many replies are due as the client may have waiting.
@@ -150,28 +162,26 @@ impl ClientSession {
 
     /// Returns whether the switch of parameters in front of a batch failed: the server connection must be closed.
     pub fn switch_failed(&self) -> bool {
-        self.switch_failed
+        self.replies == Replies::SwitchFailed
     }
 
     /// Lets `receive` report [`ReplyEvent::Replay`](crate::ReplyEvent::Replay) for the batch just forwarded.
     pub fn arm_replay(&mut self) {
-        self.replay_armed = true;
+        self.replies = Replies::Watched;
     }
 
     /// Throws away all replies that are due: the batch runs anew elsewhere.
     pub fn abandon_replies(&mut self) {
-        self.replay_armed = false;
         self.outstanding.skip_all();
-        self.abandoning = !self.outstanding.is_settled();
+        self.replies = if self.outstanding.is_settled() { Replies::Passed } else { Replies::Abandoned };
     }
 
     /// Forgets what a server owed: its connection is gone.
     pub fn server_lost(&mut self) {
         self.outstanding.clear();
-        self.replay_armed = false;
-        self.abandoning = false;
+        self.replies = Replies::Passed;
         self.is_open = false;
-        self.remaining = 0;
+        self.rest.len = 0;
     }
 
     /// Defines a statement that the proxy itself answers.

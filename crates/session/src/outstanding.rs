@@ -210,6 +210,11 @@ impl Outstanding {
         self.placing > 0 && self.earlier_batches().any(|entry| entry.places == Some(id))
     }
 
+    /// Returns the statements that are being placed on the server.
+    pub fn placed(&self) -> impl Iterator<Item = StatementId> {
+        self.entries.iter().filter(|entry| entry.owed == Owed::Parse).filter_map(|entry| entry.places)
+    }
+
     fn earlier_batches(&self) -> impl Iterator<Item = &Entry> {
         let last_end = self
             .entries

@@ -4,13 +4,13 @@
 //! beyond their header. Only ErrorResponse, ParameterStatus, ReadyForQuery and CommandComplete are read.
 
 use pgweir_model::Sqlstate;
-use pgweir_wire::backend::{CommandComplete, ErrorResponse, ParameterStatus, ReadyForQuery, tag};
+use pgweir_wire::backend::{CommandComplete, ErrorResponse, ParameterStatus, ReadyForQuery, field, tag};
 use pgweir_wire::{Gather, HEADER_LEN, Header};
 
-use crate::client::ClientSession;
+use crate::client::{ClientSession, Replies};
 use crate::error::Violation;
 use crate::outstanding::{Action, Change, Entry, Owed};
-use crate::server::ServerSession;
+use crate::server::{Ledger, ServerSession, Syncs};
 
 /// A message that must be read as a whole may be this long; a longer one is passed on unread (an ErrorResponse that
 /// quotes a huge statement). Not smaller than any ParameterStatus that occurs, not larger than a read buffer.
@@ -91,14 +91,14 @@ impl ClientSession {
         let mut cursor = Cursor { input, at: 0, run: 0 };
         self.finish_cut_message(&mut cursor, server, out);
         while server.remaining == 0 {
-            if self.replay_armed && !self.front_is_skipped_query() {
+            if self.replies == Replies::Watched && !self.front_is_skipped_query() {
                 match self.look_ahead(cursor.rest())? {
                     LookAhead::Undecided => break,
                     LookAhead::Recovery => {
                         cursor.flush(out);
                         return Ok(Received { consumed: cursor.at, event: ReplyEvent::Replay });
                     }
-                    LookAhead::Result => self.replay_armed = false,
+                    LookAhead::Result => self.replies = Replies::Passed,
                 }
             }
             let Some(header) = Header::peek(cursor.rest())? else { break };
@@ -218,6 +218,9 @@ impl ClientSession {
             tag::ROW_DESCRIPTION if owed == Owed::Query => false,
             tag::COMMAND_COMPLETE if rows => {
                 server.copy_in = false;
+                if server.syncs == Syncs::Ignored {
+                    server.syncs = Syncs::Counted;
+                }
                 // Our own DEALLOCATE ALL, in front of a batch, has been accounted for when it was sent.
                 if forward {
                     self.on_command_complete(cursor.body(header), server);
@@ -231,6 +234,7 @@ impl ClientSession {
                 // A server that reads COPY data ignores Sync; libpq sends one before it knows that it is in COPY.
                 while self.outstanding.drop_sync_behind_front() {
                     self.is_open = true;
+                    server.syncs = Syncs::Ignored;
                 }
                 false
             }
@@ -258,6 +262,9 @@ impl ClientSession {
             if command != b"DISCARD PLANS" {
                 self.forget_statements();
                 server.statements.clear();
+                for id in self.outstanding.placed() {
+                    server.statements.place(id);
+                }
             }
             server.unnamed = None;
         }
@@ -289,7 +296,12 @@ impl ClientSession {
         server.status = ReadyForQuery::decode(cursor.body(header))?.status;
         server.copy_in = false;
         let Some(entry) = self.outstanding.pop() else {
-            return Err(Violation::UnownedReply { tag: header.tag });
+            if server.syncs != Syncs::Doubtful {
+                return Err(Violation::UnownedReply { tag: header.tag });
+            }
+            self.is_open = false;
+            take(header, true, cursor, server, out);
+            return Ok(());
         };
         match entry.owed {
             Owed::Query | Owed::FunctionCall | Owed::Sync => {}
@@ -309,7 +321,9 @@ impl ClientSession {
         self.apply(entry.change);
         // Fakes behind a Sync belong to the next batch and wait for its first reply, unless nothing else is due.
         if self.outstanding.is_settled() {
-            self.abandoning = false;
+            if self.replies == Replies::Abandoned {
+                self.replies = Replies::Passed;
+            }
             self.emit_fakes(cursor, out);
         }
         Ok(())
@@ -318,6 +332,11 @@ impl ClientSession {
     /// An error: the server skips to the next Sync, and so do the requests that wait for it.
     fn on_error(&mut self, header: Header, cursor: &mut Cursor<'_>, server: &mut ServerSession, out: &mut Gather) {
         server.copy_in = false;
+        if server.syncs == Syncs::Ignored {
+            // A ReadyForQuery too many may follow, which nobody but this client may get.
+            server.syncs = Syncs::Doubtful;
+            server.mark(Ledger::Beyond);
+        }
         let body = cursor.body(header);
         let error = ErrorResponse::decode(body);
         let sqlstate = error.ok().and_then(|e| e.sqlstate());
@@ -327,14 +346,14 @@ impl ClientSession {
                 out.scratch(ours);
                 true
             }
-            Some((Action::Skip, Owed::Query)) if !self.abandoning => {
+            Some((Action::Skip, Owed::Query)) if self.replies != Replies::Abandoned => {
                 // The switch of parameters failed: the login on the primary accepted them, this server does not.
-                self.switch_failed = true;
+                self.replies = Replies::SwitchFailed;
                 false
             }
             _ => false,
         };
-        take(header, !substitute && !self.abandoning, cursor, server, out);
+        take(header, !substitute && self.replies != Replies::Abandoned, cursor, server, out);
         let front = self.outstanding.front().map(|entry| entry.owed);
         if matches!(front, None | Some(Owed::Query | Owed::FunctionCall)) {
             return;
@@ -440,7 +459,11 @@ pub fn is_recovery_error(error: &ErrorResponse<'_>) -> bool {
     match error.sqlstate().map(Sqlstate) {
         Some(Sqlstate::READ_ONLY_SQL_TRANSACTION) => true,
         Some(Sqlstate::FEATURE_NOT_SUPPORTED) => {
-            says("during recovery") || says("hot standby") || says("in recovery") || says("unlogged")
+            says("during recovery")
+                || says("hot standby")
+                || says("in recovery")
+                || says("unlogged")
+                || is_stale_plan(error)
         }
         Some(Sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE) => {
             says("recovery is in progress") || says("currval") || says("lastval")
@@ -451,6 +474,13 @@ pub fn is_recovery_error(error: &ErrorResponse<'_>) -> bool {
         Some(Sqlstate::UNDEFINED_TABLE) => true,
         _ => false,
     }
+}
+
+/// Returns whether a prepared statement has failed because the schema has changed since ("cached plan must not change
+/// result type"). A replica raises it where the change, which the proxy has seen, was replayed after the statement was
+/// prepared anew. Told by the place in the source, which no translation changes: `plancache.c RevalidateCachedQuery`.
+pub fn is_stale_plan(error: &ErrorResponse<'_>) -> bool {
+    error.field(field::ROUTINE) == Some(b"RevalidateCachedQuery")
 }
 
 fn memchr_find(haystack: &[u8], needle: &[u8]) -> bool {

@@ -130,6 +130,21 @@ pub struct ServerSession {
     pub(crate) remaining_forward: bool,
     /// Whether the server is reading COPY data.
     pub(crate) copy_in: bool,
+    /// How many ReadyForQuery are to come is not known exactly.
+    pub(crate) syncs: Syncs,
+}
+
+/// What became of a Sync that stood behind a COPY FROM: a server that reads COPY data ignores it, one that fails before it
+/// reads any answers it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Syncs {
+    /// There was none.
+    #[default]
+    Counted,
+    /// It is taken to be ignored.
+    Ignored,
+    /// The COPY failed, nobody can tell when: one ReadyForQuery more may come.
+    Doubtful,
 }
 
 impl ServerSession {
@@ -146,12 +161,18 @@ impl ServerSession {
             remaining: 0,
             remaining_forward: false,
             copy_in: false,
+            syncs: Syncs::Counted,
         }
     }
 
     /// Returns the parameters that the server reported, each with its newest value, in order of first report.
     pub fn reported(&self) -> &[(Box<str>, Box<str>)] {
         &self.reported
+    }
+
+    /// Notes that its statements may be stale whatever the schema epoch says: they are dropped before the next use.
+    pub fn distrust_statements(&mut self) {
+        self.epoch = 0;
     }
 
     /// Notes a ParameterStatus.

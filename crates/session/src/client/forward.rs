@@ -5,12 +5,12 @@
 
 use std::rc::Rc;
 
-use pgweir_model::Sqlstate;
+use pgweir_model::{PinReason, Sqlstate};
 use pgweir_wire::backend::{ErrorBuilder, ReadyForQuery, Severity, tag as backend_tag};
 use pgweir_wire::frontend::{BindHead, Close, Describe, Parse, Query, Target, bind_head, parse_head, tag, target_head};
-use pgweir_wire::{DecodeError, Gather, HEADER_LEN, Header, TransactionStatus};
+use pgweir_wire::{DecodeError, Frames, Gather, HEADER_LEN, Header, TransactionStatus};
 
-use super::{ClientSession, significant};
+use super::{ClientSession, Tables, significant};
 use crate::error::{Side, Violation};
 use crate::outstanding::{Action, Change, Entry, Owed};
 use crate::parameters::SharedParameters;
@@ -65,6 +65,34 @@ impl ClientSession {
         self.outstanding.push(Entry::skip(Owed::Query));
     }
 
+    /// Puts a statement of the session's past in front of its next batch, to bring a setting along. If it fails, so does the
+    /// session.
+    pub fn repeat(&mut self, sql: &[u8], server: &mut ServerSession, out: &mut Gather) {
+        server.unnamed = None;
+        out.scratch_mut(|bytes| Query { sql }.encode(bytes));
+        self.outstanding.push(Entry::skip(Owed::Query));
+    }
+
+    /// Returns the statements of a portion that change settings of the session, as text.
+    pub fn settings_in(&self, input: &[u8], len: usize, tables: &mut Tables) -> Vec<Vec<u8>> {
+        let mut frames = Frames::new(input.get(..len).unwrap_or(input));
+        let mut settings = Vec::new();
+        while let Ok(Some(frame)) = frames.next() {
+            let text = match frame.tag {
+                tag::QUERY => Query::decode(frame.body()).ok().map(|query| query.sql.to_vec()),
+                tag::PARSE => Parse::decode(frame.body()).ok().map(|parse| parse.sql.to_vec()),
+                tag::BIND => match BindHead::decode(frame.body()) {
+                    Ok(Some(head)) => self.statement_text(head.statement),
+                    Ok(None) | Err(_) => None,
+                },
+                _ => None,
+            };
+            let text = text.filter(|sql| tables.plans.get(sql).classified.effects.pin == Some(PinReason::Setting));
+            settings.extend(text.filter(|text| settings.last() != Some(text)));
+        }
+        settings
+    }
+
     /// Translates the first `len` bytes of `input`, which `scan` has found, and forgets what `scan` found.
     ///
     /// # Errors
@@ -77,10 +105,10 @@ impl ClientSession {
         out: &mut Gather,
     ) -> Result<(), Violation> {
         let input = input.get(..len).unwrap_or(input);
-        let mut at = self.remaining.min(input.len());
+        let mut at = self.rest.len.min(input.len());
         if at > 0 {
-            self.remaining -= at;
-            if !self.remaining_dropped {
+            self.rest.len -= at;
+            if !self.rest.is_dropped {
                 out.input(0..at);
             }
         }
@@ -88,9 +116,9 @@ impl ClientSession {
             let end = input.len().min(at + header.frame_len());
             let body = input.get(at + HEADER_LEN..end).unwrap_or_default();
             let message = Message { header, start: at, end, body };
-            self.remaining_dropped = false;
+            self.rest.is_dropped = false;
             self.forward_message(message, server, out)?;
-            self.remaining = header.frame_len() - (end - at);
+            self.rest.len = header.frame_len() - (end - at);
             at = end;
         }
         self.batch.reset();
@@ -224,7 +252,7 @@ impl ClientSession {
                 return Ok(());
             }
             self.fail_missing(head.statement, out);
-            self.remaining_dropped = true;
+            self.rest.is_dropped = true;
             return Ok(());
         };
         let name: &[u8] = match self.place(&statement, server, out) {
@@ -232,7 +260,7 @@ impl ClientSession {
             Placed::Named => &statement.server_name,
             Placed::Nowhere => {
                 self.fail_missing(head.statement, out);
-                self.remaining_dropped = true;
+                self.rest.is_dropped = true;
                 return Ok(());
             }
         };

@@ -64,9 +64,9 @@ impl ClientSession {
     /// # Errors
     /// A [`Violation`] when the bytes are no message that a client may send.
     pub fn scan(&mut self, input: &[u8], mode: ScanMode, tables: &mut Tables) -> Result<Scan, Violation> {
-        if self.remaining > 0 {
-            let len = self.remaining.min(input.len());
-            let portion = if self.remaining_dropped { Portion::Ignored } else { Portion::Piece };
+        if self.rest.len > 0 {
+            let len = self.rest.len.min(input.len());
+            let portion = if self.rest.is_dropped { Portion::Ignored } else { Portion::Piece };
             return Ok(if len == 0 { Scan::Incomplete } else { Scan::Ready { portion, len } });
         }
         loop {
@@ -103,11 +103,11 @@ impl ClientSession {
     /// # Errors
     /// A [`Violation`] when they are no message after all.
     pub fn skip_ignored(&mut self, input: &[u8], len: usize) -> Result<(), Violation> {
-        if self.remaining > 0 {
-            self.remaining -= self.remaining.min(len);
+        if self.rest.len > 0 {
+            self.rest.len -= self.rest.len.min(len);
         } else if let Some(header) = Header::peek(input)? {
-            self.remaining = header.frame_len().saturating_sub(len);
-            self.remaining_dropped = true;
+            self.rest.len = header.frame_len().saturating_sub(len);
+            self.rest.is_dropped = true;
         }
         Ok(())
     }

@@ -1,0 +1,4 @@
+//! Torture: sessions that are killed at random, crowds, storms of CancelRequests; not one byte may reach the wrong client.
+
+mod regressions;
+mod talk;
