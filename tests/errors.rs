@@ -236,8 +236,17 @@ fn a_bad_configuration_is_refused_with_file_line_and_the_nearest_key() {
         let (code, said) = run(&[command]);
         assert_eq!(code, Some(2), "{command}: {said}");
         // All problems at once.
-        for part in ["bad.toml:3", "bad.toml:4", "max_clients", "bad.toml:9", "transaction"] {
-            assert!(said.contains(part), "{command} does not say {part}:\n{said}");
+        for part in [
+            "bad.toml:3",
+            "bad.toml:4",
+            "max_clients",
+            "bad.toml:9",
+            "transaction",
+        ] {
+            assert!(
+                said.contains(part),
+                "{command} does not say {part}:\n{said}"
+            );
         }
     }
     assert_eq!(run(&["run", "--no-such-flag"]).0, Some(2));

@@ -190,7 +190,10 @@ fn what_a_session_leaves_behind_is_gone_before_the_next_one_comes() {
     // Roles belong to the whole cluster, which other tests share: this one alone uses this name.
     let superuser = cluster();
     superuser
-        .sql(DATABASE, "CREATE ROLE pooling_role; GRANT pooling_role TO app")
+        .sql(
+            DATABASE,
+            "CREATE ROLE pooling_role; GRANT pooling_role TO app",
+        )
         .expect("a role");
     for sql in [
         "CREATE FUNCTION pooling_sets() RETURNS void LANGUAGE plpgsql AS \
@@ -306,7 +309,9 @@ fn a_client_that_leaves_in_mid_transaction_is_rolled_back() {
             .expect("an answer");
         assert_eq!(answer.value().as_deref(), Some("0"), "{sql}: {answer:?}");
     }
-    client.query("DROP TABLE pooling_rollback").expect("dropped");
+    client
+        .query("DROP TABLE pooling_rollback")
+        .expect("dropped");
 }
 
 #[test]
@@ -315,7 +320,10 @@ fn startup_parameters_are_each_clients_own_on_a_shared_server() {
     let tokyo = login()
         .parameter("TimeZone", "Asia/Tokyo")
         .parameter("application_name", "it's one\\")
-        .parameter("options", "-c search_path=pg_catalog,public -c DateStyle=German");
+        .parameter(
+            "options",
+            "-c search_path=pg_catalog,public -c DateStyle=German",
+        );
     let nome = login()
         .parameter("timezone", "America/Nome")
         .parameter("application_name", "other")
@@ -327,7 +335,12 @@ fn startup_parameters_are_each_clients_own_on_a_shared_server() {
         ["America/Nome", "other", "ISO, MDY", "LATIN1"],
         ["UTC", "", "ISO, MDY", "UTF8"],
     ];
-    const NAMES: [&str; 4] = ["TimeZone", "application_name", "DateStyle", "client_encoding"];
+    const NAMES: [&str; 4] = [
+        "TimeZone",
+        "application_name",
+        "DateStyle",
+        "client_encoding",
+    ];
     for round in 0..6 {
         for (client, expected) in clients.iter_mut().zip(expected) {
             for (name, expected) in NAMES.iter().zip(expected) {
@@ -347,8 +360,14 @@ fn startup_parameters_are_each_clients_own_on_a_shared_server() {
             assert_eq!(row, expected, "round {round}");
         }
     }
-    assert_eq!(value(&mut clients[0], "SHOW search_path"), "pg_catalog,public");
-    assert_eq!(value(&mut clients[1], "SHOW search_path"), "\"$user\", public");
+    assert_eq!(
+        value(&mut clients[0], "SHOW search_path"),
+        "pg_catalog,public"
+    );
+    assert_eq!(
+        value(&mut clients[1], "SHOW search_path"),
+        "\"$user\", public"
+    );
 }
 
 #[test]

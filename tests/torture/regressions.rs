@@ -110,7 +110,10 @@ fn a_named_parse_that_was_skipped_is_not_taken_for_done_by_the_next_batch_of_the
     say(&mut client, &talk);
     say(
         &mut client,
-        &Talk::new().bind("", "s2", &["z"]).execute_one("named z").sync(),
+        &Talk::new()
+            .bind("", "s2", &["z"])
+            .execute_one("named z")
+            .sync(),
     );
 }
 
@@ -150,11 +153,25 @@ fn a_statement_whose_eviction_was_skipped_can_be_prepared_again() {
 fn a_change_of_the_schema_by_one_client_does_not_take_the_statements_of_another() {
     let proxy = narrow("");
     let (mut other, mut client) = (proxy.client(), proxy.client());
-    say(&mut client, &Talk::new().parse("kept", "SELECT 'kept ' || $1::text").sync());
-    let run = Talk::new().bind("", "kept", &["x"]).execute_one("kept x").sync();
+    say(
+        &mut client,
+        &Talk::new()
+            .parse("kept", "SELECT 'kept ' || $1::text")
+            .sync(),
+    );
+    let run = Talk::new()
+        .bind("", "kept", &["x"])
+        .execute_one("kept x")
+        .sync();
     say(&mut client, &run);
-    for sql in ["CREATE TABLE regression_ddl ()", "DROP TABLE regression_ddl"] {
-        say(&mut other, &Talk::new().query(sql).want([Want::AnyUntilReady]));
+    for sql in [
+        "CREATE TABLE regression_ddl ()",
+        "DROP TABLE regression_ddl",
+    ] {
+        say(
+            &mut other,
+            &Talk::new().query(sql).want([Want::AnyUntilReady]),
+        );
         say(&mut client, &run);
         say(&mut client, &run);
     }
@@ -179,7 +196,11 @@ fn statements_prepared_behind_a_deallocate_all_of_the_same_pipeline_are_known_to
     say(&mut client, &Talk::new().close_statement("s").sync());
     say(
         &mut client,
-        &Talk::new().parse("s", text).bind("", "s", &["y"]).execute_one("behind y").sync(),
+        &Talk::new()
+            .parse("s", text)
+            .bind("", "s", &["y"])
+            .execute_one("behind y")
+            .sync(),
     );
 }
 
@@ -189,7 +210,10 @@ fn the_rollback_for_a_client_that_left_in_a_transaction_takes_the_unnamed_statem
     let mut client = proxy.client();
     say(
         &mut client,
-        &Talk::new().query("BEGIN").complete("BEGIN").want([Want::Ready(b'T')]),
+        &Talk::new()
+            .query("BEGIN")
+            .complete("BEGIN")
+            .want([Want::Ready(b'T')]),
     );
     let text = "SELECT 'unnamed ' || $1::text";
     let run = |value: &str| {
@@ -217,7 +241,10 @@ fn a_copy_that_fails_before_its_data_is_read_leaves_no_reply_to_the_next_client(
         "DROP TRIGGER IF EXISTS guard ON guarded",
         "CREATE TRIGGER guard BEFORE INSERT ON guarded FOR EACH STATEMENT EXECUTE FUNCTION refuse()",
     ] {
-        say(&mut client, &Talk::new().query(sql).want([Want::AnyUntilReady]));
+        say(
+            &mut client,
+            &Talk::new().query(sql).want([Want::AnyUntilReady]),
+        );
     }
     client.terminate().expect("a goodbye");
     for n in 0..50 {
@@ -231,17 +258,27 @@ fn a_copy_that_fails_before_its_data_is_read_leaves_no_reply_to_the_next_client(
         say(&mut client, &copy);
         let data = Talk::new().copy_data(b"a\n").copy_done().sync_unheard();
         client.send(&data.bytes).expect("the proxy listens");
-        let heard = hear(&mut client, &[Want::Error("P0001"), Want::Ready(b'I')], None);
+        let heard = hear(
+            &mut client,
+            &[Want::Error("P0001"), Want::Ready(b'I')],
+            None,
+        );
         assert!(matches!(heard, Heard::All), "{heard:?}");
         let mut next = proxy.client();
         let token = format!("next {n}");
         say(
             &mut next,
-            &Talk::new().query(&format!("SELECT '{token}'")).result(&[&token]).ready(),
+            &Talk::new()
+                .query(&format!("SELECT '{token}'"))
+                .result(&[&token])
+                .ready(),
         );
         say(
             &mut next,
-            &Talk::new().query(&format!("SELECT '{token}!'")).result(&[&format!("{token}!")]).ready(),
+            &Talk::new()
+                .query(&format!("SELECT '{token}!'"))
+                .result(&[&format!("{token}!")])
+                .ready(),
         );
     }
 }
@@ -253,11 +290,14 @@ fn a_batch_that_waits_for_an_earlier_one_goes_on_when_that_is_answered_though_pa
     let proxy = narrow("");
     let mut client = proxy.client();
     // A session that owns its server connection has its messages passed on as they come.
-    say(&mut client, &Talk::new().query("SET work_mem = '3MB'").complete("SET").ready());
-    let first = Talk::new()
-        .query("SELECT 'soon'")
-        .result(&["soon"])
-        .ready();
+    say(
+        &mut client,
+        &Talk::new()
+            .query("SET work_mem = '3MB'")
+            .complete("SET")
+            .ready(),
+    );
+    let first = Talk::new().query("SELECT 'soon'").result(&["soon"]).ready();
     let second = Talk::new()
         .parse("slow", "SELECT 'late ' || $1::text || pg_sleep(0.5)")
         .bind("", "slow", &["x"])
@@ -265,11 +305,22 @@ fn a_batch_that_waits_for_an_earlier_one_goes_on_when_that_is_answered_though_pa
         .parse("s1", "SELECT 's1 ' || $1::text")
         .sync()
         .parse("other", "SELECT 'other ' || $1::text");
-    let rest = Talk::new().bind("", "s1", &["y"]).execute_one("s1 y").sync();
-    client.send(&[&first.bytes[..], &second.bytes].concat()).expect("the proxy listens");
+    let rest = Talk::new()
+        .bind("", "s1", &["y"])
+        .execute_one("s1 y")
+        .sync();
+    client
+        .send(&[&first.bytes[..], &second.bytes].concat())
+        .expect("the proxy listens");
     assert!(matches!(hear(&mut client, &first.wants, None), Heard::All));
     // All of the first write has been passed on by now, and the server sleeps.
-    say(&mut client, &Talk { bytes: rest.bytes, wants: [second.wants, rest.wants].concat() });
+    say(
+        &mut client,
+        &Talk {
+            bytes: rest.bytes,
+            wants: [second.wants, rest.wants].concat(),
+        },
+    );
 }
 
 #[test]

@@ -223,7 +223,9 @@ pub(super) fn hear(client: &mut Client, wants: &[Want], limit: Option<usize>) ->
         };
         count += 1;
         if let Err(error) = message.decode() {
-            return Heard::Wrong(format!("instead of {due:?}, malformed {message:?}: {error}"));
+            return Heard::Wrong(format!(
+                "instead of {due:?}, malformed {message:?}: {error}"
+            ));
         }
         match judge(&message, due, of_want) {
             Verdict::Aside => {}
@@ -236,7 +238,9 @@ pub(super) fn hear(client: &mut Client, wants: &[Want], limit: Option<usize>) ->
             Verdict::Wrong => {
                 let field = |code| message.error_field(code).unwrap_or_default();
                 let text = (field(b'M'), field(b'D'));
-                return Heard::Wrong(format!("instead of {due:?} ({of_want}): {message:?} {text:?}"));
+                return Heard::Wrong(format!(
+                    "instead of {due:?} ({of_want}): {message:?} {text:?}"
+                ));
             }
         }
     }
@@ -261,9 +265,11 @@ fn judge(message: &Message, due: &Want, of_want: usize) -> Verdict {
     }
     let done = match (due, message.decode()) {
         (Want::Tag(tag), _) => message.tag == *tag,
-        (Want::Row(values), Ok(backend::Message::DataRow(row))) => {
-            row.columns.iter().map(Option::unwrap_or_default).eq(values.iter().map(String::as_bytes))
-        }
+        (Want::Row(values), Ok(backend::Message::DataRow(row))) => row
+            .columns
+            .iter()
+            .map(Option::unwrap_or_default)
+            .eq(values.iter().map(String::as_bytes)),
         (Want::Rows { token, count }, Ok(backend::Message::DataRow(row))) => {
             let value = row.columns.iter().next().flatten().unwrap_or_default();
             return nth(value, token, of_want + 1, *count);
@@ -320,7 +326,9 @@ fn until_the_end(client: &mut Client, due: &Want) -> Heard {
                     .sqlstate()
                     .is_some_and(|code| DISRUPTIONS.contains(&code.as_str())) => {}
             Ok(message) => {
-                return Heard::Wrong(format!("after a server's death, where {due:?} was due: {message:?}"));
+                return Heard::Wrong(format!(
+                    "after a server's death, where {due:?} was due: {message:?}"
+                ));
             }
             Err(ClientError::Closed(_) | ClientError::Io { .. }) => return Heard::Disrupted,
             Err(error) => return Heard::Wrong(format!("after a server's death: {error}")),

@@ -17,7 +17,11 @@ use crate::server_connection::{Address, BackendKey};
 ///
 /// # Cancel safety
 /// Not cancel safe in the same sense: a dropped call leaves it unknown.
-pub async fn cancel(address: &Address, key: &BackendKey, limit: Duration) -> Result<(), ConnectError> {
+pub async fn cancel(
+    address: &Address,
+    key: &BackendKey,
+    limit: Duration,
+) -> Result<(), ConnectError> {
     let work = async {
         let mut stream = open(address, limit).await?;
         let mut request = Vec::new();
@@ -29,5 +33,7 @@ pub async fn cancel(address: &Address, key: &BackendKey, limit: Duration) -> Res
         }
         Ok(())
     };
-    tokio::time::timeout(limit, work).await.map_err(|_| ConnectError::Timeout)?
+    tokio::time::timeout(limit, work)
+        .await
+        .map_err(|_| ConnectError::Timeout)?
 }

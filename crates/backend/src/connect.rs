@@ -62,7 +62,9 @@ pub async fn open(address: &Address, limit: Duration) -> Result<Stream, ConnectE
 /// # Cancel safety
 /// Cancel safe: a dropped call closes what it opened.
 pub async fn connect(login: &Login) -> Result<(ServerConnection, Option<ScramKeys>), ConnectError> {
-    tokio::time::timeout(login.limit, connect_now(login)).await.map_err(|_| ConnectError::Timeout)?
+    tokio::time::timeout(login.limit, connect_now(login))
+        .await
+        .map_err(|_| ConnectError::Timeout)?
 }
 
 async fn connect_now(login: &Login) -> Result<(ServerConnection, Option<ScramKeys>), ConnectError> {
@@ -74,7 +76,10 @@ async fn connect_now(login: &Login) -> Result<(ServerConnection, Option<ScramKey
     let mut dialogue = Dialogue {
         exchange: ServerExchange::new(&login.user, login.credentials.clone(), &login.entropy),
         authenticated: false,
-        key: BackendKey { process_id: 0, secret: Box::default() },
+        key: BackendKey {
+            process_id: 0,
+            secret: Box::default(),
+        },
         reported: Vec::new(),
     };
     let mut buffer = Vec::new();
@@ -117,7 +122,12 @@ fn startup_message(login: &Login, out: &mut Vec<u8>) -> Result<(), ConnectError>
     for (name, value) in &login.parameters {
         pairs.push((name.as_bytes(), value.as_bytes()))?;
     }
-    StartupMessage { major: 3, minor: 0, parameters: pairs.as_list() }.encode(out);
+    StartupMessage {
+        major: 3,
+        minor: 0,
+        parameters: pairs.as_list(),
+    }
+    .encode(out);
     Ok(())
 }
 
@@ -145,7 +155,10 @@ impl Dialogue {
                 }
                 tag::BACKEND_KEY_DATA if self.authenticated => {
                     let key = BackendKeyData::decode(frame.body())?;
-                    self.key = BackendKey { process_id: key.process_id, secret: key.secret.into() };
+                    self.key = BackendKey {
+                        process_id: key.process_id,
+                        secret: key.secret.into(),
+                    };
                 }
                 tag::READY_FOR_QUERY if self.authenticated => return Ok((true, frames.consumed())),
                 tag => return Err(ConnectError::Unexpected { tag }),
@@ -157,8 +170,13 @@ impl Dialogue {
     fn on_authentication(&mut self, body: &[u8], reply: &mut Vec<u8>) -> Result<(), ConnectError> {
         // Checks the structure; the exchange reads code and payload itself.
         Authentication::decode(body)?;
-        let code = body.first_chunk::<4>().map_or(-1, |code| i32::from_be_bytes(*code));
-        match self.exchange.on_request(code, body.get(4..).unwrap_or_default())? {
+        let code = body
+            .first_chunk::<4>()
+            .map_or(-1, |code| i32::from_be_bytes(*code));
+        match self
+            .exchange
+            .on_request(code, body.get(4..).unwrap_or_default())?
+        {
             ServerStep::Reply(data) => Password { raw: &data }.encode(reply),
             ServerStep::Wait => {}
             ServerStep::Done => self.authenticated = true,
@@ -166,4 +184,3 @@ impl Dialogue {
         Ok(())
     }
 }
-

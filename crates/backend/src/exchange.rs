@@ -22,7 +22,10 @@ pub async fn run_simple(
     limit: Duration,
 ) -> Result<(), ConnectError> {
     let mut request = Vec::with_capacity(sql.len() + HEADER_LEN + 1);
-    Query { sql: sql.as_bytes() }.encode(&mut request);
+    Query {
+        sql: sql.as_bytes(),
+    }
+    .encode(&mut request);
     let work = async {
         // Whatever comes of it: a simple query drops the unnamed statement.
         connection.state.session.unnamed = None;
@@ -37,11 +40,16 @@ pub async fn run_simple(
             }
         }
     };
-    tokio::time::timeout(limit, work).await.map_err(|_| ConnectError::Timeout)?
+    tokio::time::timeout(limit, work)
+        .await
+        .map_err(|_| ConnectError::Timeout)?
 }
 
 /// Takes whole messages off the front of `buffer`; returns whether ReadyForQuery was among them, as the last.
-fn read_replies(connection: &mut ServerConnection, buffer: &mut Vec<u8>) -> Result<bool, ConnectError> {
+fn read_replies(
+    connection: &mut ServerConnection,
+    buffer: &mut Vec<u8>,
+) -> Result<bool, ConnectError> {
     let mut frames = Frames::new(buffer);
     let mut ready = false;
     while let Some(frame) = frames.next()? {
@@ -50,7 +58,10 @@ fn read_replies(connection: &mut ServerConnection, buffer: &mut Vec<u8>) -> Resu
             tag::PARAMETER_STATUS => {
                 let status = ParameterStatus::decode(frame.body())?;
                 let text = |bytes| String::from_utf8_lossy(bytes);
-                connection.state.session.report(&text(status.name), &text(status.value));
+                connection
+                    .state
+                    .session
+                    .report(&text(status.name), &text(status.value));
             }
             tag::READY_FOR_QUERY => {
                 connection.state.session.status = ReadyForQuery::decode(frame.body())?.status;

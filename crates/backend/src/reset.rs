@@ -17,14 +17,19 @@ use crate::server_connection::ServerConnection;
 ///
 /// # Cancel safety
 /// Not cancel safe: close the connection when the call was dropped.
-pub async fn reset(connection: &mut ServerConnection, limit: Duration) -> Result<bool, ConnectError> {
+pub async fn reset(
+    connection: &mut ServerConnection,
+    limit: Duration,
+) -> Result<bool, ConnectError> {
     if !connection.is_quiet() {
         return Ok(false);
     }
     if connection.state.session.status != TransactionStatus::Idle {
         run_simple(connection, "ROLLBACK", limit).await?;
     }
-    let Some(sql) = connection.state.session.reset_sql() else { return Ok(false) };
+    let Some(sql) = connection.state.session.reset_sql() else {
+        return Ok(false);
+    };
     if !sql.is_empty() {
         run_simple(connection, sql, limit).await?;
         connection.state.session.reset_done();

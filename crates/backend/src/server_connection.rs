@@ -81,7 +81,9 @@ impl ServerConnection {
 
     /// Returns whether nothing is half sent or half read.
     pub fn is_quiet(&self) -> bool {
-        self.state.session.is_between_messages() && self.state.outgoing.is_empty() && self.state.carry.is_empty()
+        self.state.session.is_between_messages()
+            && self.state.outgoing.is_empty()
+            && self.state.carry.is_empty()
     }
 }
 
@@ -90,12 +92,18 @@ impl pgweir_pool::Connection for ServerConnection {
 
     fn into_transit(self) -> Option<Transit> {
         let stream = self.stream.into_std().ok()?;
-        Some(Transit { stream, state: self.state })
+        Some(Transit {
+            stream,
+            state: self.state,
+        })
     }
 
     fn from_transit(transit: Transit) -> Option<Self> {
         let stream = Stream::from_std(transit.stream).ok()?;
-        Some(ServerConnection { stream, state: transit.state })
+        Some(ServerConnection {
+            stream,
+            state: transit.state,
+        })
     }
 
     /// A connection on which anything has arrived while it was idle is not used: it is the end of the stream, the

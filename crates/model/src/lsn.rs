@@ -39,7 +39,8 @@ impl FromStr for Lsn {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let half = |part: &str| {
-            let valid = (1..=8).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_hexdigit());
+            let valid =
+                (1..=8).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_hexdigit());
             if !valid {
                 return Err(ParseLsnError);
             }
@@ -64,7 +65,18 @@ mod tests {
 
     #[test]
     fn refuses_what_postgresql_refuses() {
-        for text in ["", "/", "1", "1/", "/1", "G/1", "1/123456789", "-1/0", "+1/0", "1/0 "] {
+        for text in [
+            "",
+            "/",
+            "1",
+            "1/",
+            "/1",
+            "G/1",
+            "1/123456789",
+            "-1/0",
+            "+1/0",
+            "1/0 ",
+        ] {
             assert_eq!(text.parse::<Lsn>(), Err(ParseLsnError), "{text:?}");
         }
     }

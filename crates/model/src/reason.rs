@@ -113,7 +113,10 @@ named! {
 impl PinReason {
     /// Returns whether the state survives `DISCARD ALL`, so that the server connection is closed with the session.
     pub fn survives_discard(self) -> bool {
-        matches!(self, PinReason::SetSeed | PinReason::Load | PinReason::Unread)
+        matches!(
+            self,
+            PinReason::SetSeed | PinReason::Load | PinReason::Unread
+        )
     }
 }
 
@@ -124,7 +127,11 @@ mod tests {
     #[test]
     fn names_are_unique_and_snake_case() {
         let mut names: Vec<_> = Reason::ALL.iter().map(|r| r.name()).collect();
-        assert!(names.iter().all(|n| n.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')));
+        assert!(
+            names
+                .iter()
+                .all(|n| n.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+        );
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), Reason::ALL.len());

@@ -105,6 +105,8 @@ impl Topology {
 
     /// Returns the nodes that were last seen in recovery.
     pub fn replicas(&self) -> impl Iterator<Item = &Node> {
-        self.nodes.iter().filter(|node| node.role == Some(Role::Replica))
+        self.nodes
+            .iter()
+            .filter(|node| node.role == Some(Role::Replica))
     }
 }

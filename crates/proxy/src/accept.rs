@@ -19,8 +19,10 @@ pub(crate) struct Acceptor {
 impl Acceptor {
     /// Binds every configured address; returns the acceptor and the addresses as bound.
     pub(crate) fn bind(server: &Server) -> Result<(Acceptor, Vec<String>), StartError> {
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(StartError::Thread)?;
         let mut listeners = Vec::new();
         for address in &server.listen {
             let (host, port) = match address {
@@ -29,10 +31,16 @@ impl Acceptor {
             };
             let bound = runtime
                 .block_on(Listener::bind(&host, port))
-                .map_err(|source| StartError::Listen { address: address.to_string(), source })?;
+                .map_err(|source| StartError::Listen {
+                    address: address.to_string(),
+                    source,
+                })?;
             listeners.extend(bound);
         }
-        let addresses = listeners.iter().map(|listener| listener.bound_to().to_string()).collect();
+        let addresses = listeners
+            .iter()
+            .map(|listener| listener.bound_to().to_string())
+            .collect();
         Ok((Acceptor { runtime, listeners }, addresses))
     }
 
@@ -40,8 +48,10 @@ impl Acceptor {
         let thread = std::thread::Builder::new().name("pgweir-accept".to_owned());
         thread.spawn(move || {
             let Acceptor { runtime, listeners } = self;
-            let tasks: Vec<_> =
-                listeners.into_iter().map(|listener| runtime.spawn(accept(listener, Arc::clone(&shared)))).collect();
+            let tasks: Vec<_> = listeners
+                .into_iter()
+                .map(|listener| runtime.spawn(accept(listener, Arc::clone(&shared))))
+                .collect();
             runtime.block_on(async {
                 for task in tasks {
                     // A panic has been reported by its hook.

@@ -30,7 +30,10 @@ impl Slot {
     /// Lets `wake` wake the task of `cx`.
     pub(crate) fn register(&self, cx: &Context<'_>) {
         let mut waker = self.waker.borrow_mut();
-        if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+        if !waker
+            .as_ref()
+            .is_some_and(|known| known.will_wake(cx.waker()))
+        {
             *waker = Some(cx.waker().clone());
         }
     }
@@ -45,7 +48,11 @@ impl Slot {
     /// Returns the CancelRequests that came since the last call; whoever has them drops them when they are dealt with.
     pub(crate) fn take_requests(&self) -> Option<Vec<oneshot::Sender<()>>> {
         let mut requests = self.requests.borrow_mut();
-        if requests.is_empty() { None } else { Some(std::mem::take(&mut requests)) }
+        if requests.is_empty() {
+            None
+        } else {
+            Some(std::mem::take(&mut requests))
+        }
     }
 }
 
@@ -60,7 +67,11 @@ pub(crate) struct Slots {
 impl Slots {
     pub(crate) fn new(worker: usize) -> Self {
         let worker = u32::try_from(worker).unwrap_or(0);
-        Slots { worker, next: Cell::new(1), slots: RefCell::default() }
+        Slots {
+            worker,
+            next: Cell::new(1),
+            slots: RefCell::default(),
+        }
     }
 
     /// Returns which worker gave out a process ID.
@@ -80,7 +91,11 @@ impl Slots {
             }
         };
         self.next.set(counter);
-        let slot = Rc::new(Slot { secret, requests: RefCell::default(), waker: RefCell::new(None) });
+        let slot = Rc::new(Slot {
+            secret,
+            requests: RefCell::default(),
+            waker: RefCell::new(None),
+        });
         slots.insert(process_id, Rc::clone(&slot));
         (process_id, slot)
     }
@@ -96,7 +111,9 @@ impl Slots {
     /// Takes a CancelRequest. A wrong secret is ignored, as PostgreSQL does; it is compared in constant time.
     pub(crate) fn request(&self, process_id: u32, secret: &[u8], done: oneshot::Sender<()>) {
         let slots = self.slots.borrow();
-        let Some(slot) = slots.get(&process_id) else { return };
+        let Some(slot) = slots.get(&process_id) else {
+            return;
+        };
         if bool::from(slot.secret.ct_eq(secret)) {
             slot.requests.borrow_mut().push(done);
             slot.wake();

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use pgweir_auth::Credentials;
 use pgweir_backend::{ConnectError, Login, ServerConnection};
 use pgweir_model::{Health, NodeId, Reason, Role};
-use pgweir_session::SharedParameters;
 use pgweir_pool::{Checkout, CheckoutError, Granted, Lease, Permit};
+use pgweir_session::SharedParameters;
 
 use crate::client_task::{Client, Identity, Input, Place};
 use crate::fault::Fault;
@@ -52,7 +52,12 @@ impl Client {
     /// A node could not be reached. A read is tried on the primary; the rest fails.
     async fn on_unreachable(&mut self, place: Place, error: &ConnectError) -> Result<(), End> {
         let fault = Fault::from_connect(error);
-        if let Some(cluster) = self.worker().shared.clusters.get(usize::from(place.node.cluster)) {
+        if let Some(cluster) = self
+            .worker()
+            .shared
+            .clusters
+            .get(usize::from(place.node.cluster))
+        {
             cluster.report_failure(place.node);
         }
         tracing::warn!(node = %place.node, %error, "cannot connect to a server");
@@ -60,8 +65,14 @@ impl Client {
             return self.fail_batch(fault);
         }
         let topology = self.topology();
-        let Some(primary) = topology.primary() else { return self.fail_batch(fault) };
-        let place = Place { node: primary.id, role: Role::Primary, reason: Reason::ReplicaDown };
+        let Some(primary) = topology.primary() else {
+            return self.fail_batch(fault);
+        };
+        let place = Place {
+            node: primary.id,
+            role: Role::Primary,
+            reason: Reason::ReplicaDown,
+        };
         match self.obtain(place).await {
             Ok(lease) => {
                 self.hold(place, lease);
@@ -76,11 +87,20 @@ impl Client {
 
     /// Waits until the cluster has a primary, then lets the parked batch be routed again.
     pub(crate) async fn await_primary(&mut self) -> Result<(), End> {
-        let Some(cluster) = self.worker().shared.clusters.get(usize::from(self.identity.cluster)).cloned() else {
+        let Some(cluster) = self
+            .worker()
+            .shared
+            .clusters
+            .get(usize::from(self.identity.cluster))
+            .cloned()
+        else {
             return self.fail_batch(Fault::no_primary());
         };
         let deadline = Instant::now() + PRIMARY_WAIT;
-        match self.unless_interrupted(cluster.wait_for_primary(deadline)).await {
+        match self
+            .unless_interrupted(cluster.wait_for_primary(deadline))
+            .await
+        {
             Ok(Ok(_)) => {
                 self.input = Input::Pending;
                 Ok(())
@@ -115,14 +135,17 @@ impl Client {
         };
         match granted {
             Granted::Lease(lease) => Ok(lease),
-            Granted::Open(permit) => {
-                open(self.worker(), &self.identity, place.node, permit).await.map_err(Failure::Unreachable)
-            }
+            Granted::Open(permit) => open(self.worker(), &self.identity, place.node, permit)
+                .await
+                .map_err(Failure::Unreachable),
         }
     }
 
     /// Runs `work` while listening to the client, who may leave or cancel meanwhile.
-    async fn unless_interrupted<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Interrupted> {
+    async fn unless_interrupted<T>(
+        &mut self,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Interrupted> {
         let mut work = pin!(work);
         poll_fn(|cx| {
             self.slot.register(cx);
@@ -145,7 +168,9 @@ impl Client {
             match self.stream.poll_read(cx, &mut buffer) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
-                Poll::Ready(Ok(count)) => self.inbuf.extend_from_slice(buffer.get(..count).unwrap_or_default()),
+                Poll::Ready(Ok(count)) => self
+                    .inbuf
+                    .extend_from_slice(buffer.get(..count).unwrap_or_default()),
             }
         }
         Poll::Pending
@@ -170,7 +195,11 @@ pub(crate) async fn open(
     let login = login(worker, identity, node, Vec::new())?;
     let (connection, keys) = pgweir_backend::connect(&login).await?;
     if let Some(keys) = keys {
-        worker.shared.tables.scram_keys.insert((node, Arc::clone(&identity.server_user)), keys);
+        worker
+            .shared
+            .tables
+            .scram_keys
+            .insert((node, Arc::clone(&identity.server_user)), keys);
     }
     Ok(permit.fulfil(connection, Instant::now()))
 }
@@ -183,12 +212,21 @@ pub(crate) fn login(
     parameters: Vec<(Box<str>, Box<str>)>,
 ) -> Result<Login, ConnectError> {
     let config = worker.shared.config.load();
-    let Some(address) = worker.address(node) else { return Err(ConnectError::Timeout) };
+    let Some(address) = worker.address(node) else {
+        return Err(ConnectError::Timeout);
+    };
     let user = config.user(&identity.user);
-    let stored = user.and_then(|user| user.login_password()).map(|secret| secret.expose());
-    let credentials =
-        stored.map(|text| Credentials::from_stored(&pgweir_auth::StoredPassword::parse(text))).unwrap_or_default();
-    let keys = worker.shared.tables.scram_keys.get(&(node, Arc::clone(&identity.server_user)));
+    let stored = user
+        .and_then(|user| user.login_password())
+        .map(|secret| secret.expose());
+    let credentials = stored
+        .map(|text| Credentials::from_stored(&pgweir_auth::StoredPassword::parse(text)))
+        .unwrap_or_default();
+    let keys = worker
+        .shared
+        .tables
+        .scram_keys
+        .get(&(node, Arc::clone(&identity.server_user)));
     Ok(Login {
         address,
         node,
@@ -202,7 +240,6 @@ pub(crate) fn login(
         socket: worker.shared.socket_options(),
     })
 }
-
 
 impl Identity {
     /// Returns what a server reports to a session with these parameters: from the last login like this one, else by asking
@@ -231,7 +268,11 @@ impl Identity {
             lease.state.session.parameters = Arc::clone(parameters);
         }
         let reported: Reported = lease.state.session.reported().into();
-        worker.shared.tables.reported.insert(key, Arc::clone(&reported));
+        worker
+            .shared
+            .tables
+            .reported
+            .insert(key, Arc::clone(&reported));
         if lease.is_reusable() {
             lease.checkin(worker.coarse_now());
         }
@@ -249,34 +290,50 @@ impl Identity {
 
     /// Returns the primary, or a replica that answers while there is none.
     pub(crate) async fn some_node(&self, worker: &Rc<Worker>) -> Result<NodeId, Fault> {
-        let Some(cluster) = worker.shared.clusters.get(usize::from(self.cluster)).cloned() else {
+        let Some(cluster) = worker
+            .shared
+            .clusters
+            .get(usize::from(self.cluster))
+            .cloned()
+        else {
             return Err(Fault::no_primary());
         };
-        let topology = match cluster.wait_for_primary(Instant::now() + PRIMARY_WAIT).await {
+        let topology = match cluster
+            .wait_for_primary(Instant::now() + PRIMARY_WAIT)
+            .await
+        {
             Ok(topology) => topology,
             Err(_) => cluster.topology(),
         };
         let up = topology.replicas().find(|node| node.health == Health::Up);
-        topology.primary().or(up).map(|node| node.id).ok_or_else(Fault::no_primary)
+        topology
+            .primary()
+            .or(up)
+            .map(|node| node.id)
+            .ok_or_else(Fault::no_primary)
     }
 
-    async fn lease_for_login(&self, worker: &Rc<Worker>, node: NodeId) -> Result<Lease<ServerConnection>, Fault> {
+    async fn lease_for_login(
+        &self,
+        worker: &Rc<Worker>,
+        node: NodeId,
+    ) -> Result<Lease<ServerConnection>, Fault> {
         let pool = worker.pool(&self.pool_key(node), self.pool_size);
         let limit = worker.shared.config.load().server.query_wait_timeout;
         let granted = match pool.try_checkout(Instant::now()) {
             Ok(Checkout::Ready(lease)) => Granted::Lease(lease),
             Ok(Checkout::Open(permit)) => Granted::Open(permit),
-            Ok(Checkout::Wait(waiting)) => {
-                tokio::time::timeout(limit, waiting).await.map_err(|_| Fault::query_wait_timeout(limit))?
-            }
+            Ok(Checkout::Wait(waiting)) => tokio::time::timeout(limit, waiting)
+                .await
+                .map_err(|_| Fault::query_wait_timeout(limit))?,
             Err(CheckoutError::QueueFull { limit }) => return Err(Fault::queue_full(limit)),
             Err(CheckoutError::Draining) => return Err(Fault::shutting_down()),
         };
         match granted {
             Granted::Lease(lease) => Ok(lease),
-            Granted::Open(permit) => {
-                open(worker, self, node, permit).await.map_err(|error| Fault::from_connect(&error))
-            }
+            Granted::Open(permit) => open(worker, self, node, permit)
+                .await
+                .map_err(|error| Fault::from_connect(&error)),
         }
     }
 }

@@ -58,7 +58,9 @@ pub(crate) struct Identity {
 
 impl Identity {
     pub(crate) fn new(config: &Config, database: &Database, asked: &str, user: &Arc<str>) -> Self {
-        let server_user = config.user(user).map_or_else(|| Arc::clone(user), |user| Arc::clone(user.login()));
+        let server_user = config
+            .user(user)
+            .map_or_else(|| Arc::clone(user), |user| Arc::clone(user.login()));
         Identity {
             user: Arc::clone(user),
             server_user,
@@ -75,7 +77,11 @@ impl Identity {
     }
 
     pub(crate) fn pool_key(&self, node: NodeId) -> PoolKey {
-        PoolKey { node, database: Arc::clone(&self.server_database), user: Arc::clone(&self.server_user) }
+        PoolKey {
+            node,
+            database: Arc::clone(&self.server_database),
+            user: Arc::clone(&self.server_user),
+        }
     }
 }
 
@@ -216,7 +222,10 @@ impl Client {
                 Next::End(fault) => break Some(fault),
             }
         };
-        let is_reply_cut = self.held.as_ref().is_some_and(|held| held.lease.state.session.is_reply_cut());
+        let is_reply_cut = self
+            .held
+            .as_ref()
+            .is_some_and(|held| held.lease.state.session.is_reply_cut());
         self.let_go();
         if let Some(fault) = end {
             tracing::debug!(user = %self.identity.user, sqlstate = %fault.sqlstate, "session ended: {}", fault.message);
@@ -246,7 +255,10 @@ impl Client {
         self.input = Input::Pending;
         let mut bytes = Vec::new();
         fault.encode(&mut bytes);
-        pgweir_wire::backend::ReadyForQuery { status: TransactionStatus::Idle }.encode(&mut bytes);
+        pgweir_wire::backend::ReadyForQuery {
+            status: TransactionStatus::Idle,
+        }
+        .encode(&mut bytes);
         self.out.push(&bytes);
         Ok(())
     }
@@ -276,14 +288,17 @@ impl Client {
             drop(tokio::task::spawn_local(async move {
                 let state = &held.lease.state;
                 // The connection is closed whatever comes of it.
-                let _outcome = pgweir_backend::cancel(&state.address, &state.key, CANCEL_LIMIT).await;
+                let _outcome =
+                    pgweir_backend::cancel(&state.address, &state.key, CANCEL_LIMIT).await;
             }));
         }
     }
 
     /// Brings a server connection back to a clean state in a task of its own and gives it to its pool, or closes it.
     pub(crate) fn reset_aside(&self, held: Held) {
-        let Held { mut lease, gate, .. } = held;
+        let Held {
+            mut lease, gate, ..
+        } = held;
         let worker = Rc::clone(self.worker());
         drop(tokio::task::spawn_local(async move {
             if let Some(gate) = gate
@@ -294,7 +309,9 @@ impl Client {
             match pgweir_backend::reset(&mut lease, RESET_LIMIT).await {
                 Ok(true) => lease.checkin(worker.coarse_now()),
                 Ok(false) => {}
-                Err(error) => tracing::debug!(%error, "a server connection could not be reset and is closed"),
+                Err(error) => {
+                    tracing::debug!(%error, "a server connection could not be reset and is closed")
+                }
             }
         }));
     }
@@ -333,4 +350,3 @@ pub(crate) fn place_for<T>(list: &mut Vec<Option<T>>, index: usize) -> Option<&m
     }
     list.get_mut(index)
 }
-

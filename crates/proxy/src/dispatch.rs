@@ -7,7 +7,9 @@ use std::task::Context;
 use pgweir_config::PoolMode;
 use pgweir_model::{NodeId, PinReason, Reason, Role};
 use pgweir_pool::{Checkout, CheckoutError};
-use pgweir_route::{Facts as RouteFacts, Held as HeldView, RouteSetting, SessionView, Target, View, decide};
+use pgweir_route::{
+    Facts as RouteFacts, Held as HeldView, RouteSetting, SessionView, Target, View, decide,
+};
 use pgweir_session::client::{Facts, Marks, Portion, ScanMode};
 use pgweir_session::server::Ledger;
 use pgweir_session::{Scan, Violation};
@@ -89,7 +91,12 @@ impl Client {
                 Err(violation) => return Err(stop(end(Fault::protocol(&violation)))),
             }
             // What went out has not been taken whole: the rest waits its turn.
-            if !self.out.is_empty() || self.held.as_ref().is_some_and(|h| !h.lease.state.outgoing.is_empty()) {
+            if !self.out.is_empty()
+                || self
+                    .held
+                    .as_ref()
+                    .is_some_and(|h| !h.lease.state.outgoing.is_empty())
+            {
                 if at < input.len() {
                     self.input = Input::Pending;
                 }
@@ -106,8 +113,15 @@ impl Client {
         let mode = self.scan_mode();
         let scan = self.session.scan(rest, mode, &mut tables)?;
         // A statement for the proxy itself is answered as a whole, even where others would be passed on piece by piece.
-        let is_piece = matches!(scan, Scan::Ready { portion: Portion::Piece, .. });
-        if is_piece && self.session.facts().local_statements > 0 && !self.session.is_in_mid_batch() {
+        let is_piece = matches!(
+            scan,
+            Scan::Ready {
+                portion: Portion::Piece,
+                ..
+            }
+        );
+        if is_piece && self.session.facts().local_statements > 0 && !self.session.is_in_mid_batch()
+        {
             self.session.drop_batch();
             return self.session.scan(rest, ScanMode::Whole, &mut tables);
         }
@@ -116,14 +130,20 @@ impl Client {
 
     /// Where the server is settled, messages are passed on as they come; else a whole batch is needed to decide.
     fn scan_mode(&self) -> ScanMode {
-        let Some(held) = &self.held else { return ScanMode::Whole };
+        let Some(held) = &self.held else {
+            return ScanMode::Whole;
+        };
         let settled_there = self.session.is_in_mid_batch()
             || self.is_oversize
             || held.pin.is_some()
             || self.identity.pool_mode == PoolMode::Session
             || held.lease.state.session.is_copy_in()
             || (self.session.is_settled() && held.status() != TransactionStatus::Idle);
-        if settled_there { ScanMode::Stream } else { ScanMode::Whole }
+        if settled_there {
+            ScanMode::Stream
+        } else {
+            ScanMode::Whole
+        }
     }
 
     /// A batch that is too large to be read as a whole goes to the primary and streams.
@@ -167,7 +187,7 @@ impl Client {
             }
             Portion::Ignored | Portion::Batch | Portion::Flushed | Portion::Piece => {}
         }
-        if self.session.facts().marks.has(Marks::DEPENDS) && !self.session.is_settled() {
+        if self.session.must_wait() {
             return Ok(Act::Rescan);
         }
         if self.session.facts().local_statements > 0 {
@@ -199,15 +219,27 @@ impl Client {
     }
 
     /// Statements for the proxy: answered when everything before them has been.
-    fn act_locally(&mut self, cx: &mut Context<'_>, rest: &[u8], portion: Portion, len: usize) -> Act {
+    fn act_locally(
+        &mut self,
+        cx: &mut Context<'_>,
+        rest: &[u8],
+        portion: Portion,
+        len: usize,
+    ) -> Act {
+        if self.session.facts().mixes_local()
+            || portion != Portion::Batch
+            || self.session.is_in_mid_batch()
+        {
+            return Act::Fail(Fault::mixed_batch());
+        }
         if !self.session.is_settled() {
             return Act::Park;
         }
-        if self.session.facts().mixes_local() || portion != Portion::Batch || self.session.is_in_mid_batch() {
-            return Act::Fail(Fault::mixed_batch());
-        }
         let batch = rest.get(..len).unwrap_or(rest);
-        let status = self.held.as_ref().map_or(TransactionStatus::Idle, Held::status);
+        let status = self
+            .held
+            .as_ref()
+            .map_or(TransactionStatus::Idle, Held::status);
         let mut reply = Vec::new();
         self.answer(batch, status, &mut reply);
         self.session.drop_batch();
@@ -218,7 +250,12 @@ impl Client {
     }
 
     /// Close, Sync and Flush of a session without a server.
-    fn answer_locally(&mut self, cx: &mut Context<'_>, rest: &[u8], len: usize) -> Result<(), Violation> {
+    fn answer_locally(
+        &mut self,
+        cx: &mut Context<'_>,
+        rest: &[u8],
+        len: usize,
+    ) -> Result<(), Violation> {
         let worker = Rc::clone(self.worker());
         let mut gather = worker.gather.borrow_mut();
         gather.clear();
@@ -231,13 +268,19 @@ impl Client {
     /// Gets the server connection that the batch at hand needs.
     fn acquire(&mut self) -> Result<(), Act> {
         let facts = self.session.facts();
-        if self.identity.pool_mode == PoolMode::Statement && facts.marks.has(Marks::OPENS_TRANSACTION) {
+        if self.identity.pool_mode == PoolMode::Statement
+            && facts.marks.has(Marks::OPENS_TRANSACTION)
+        {
             return Err(Act::Fail(Fault::no_transactions()));
         }
         let is_replay = std::mem::take(&mut self.replay.is_due);
         let place = match self.carried.is_empty() {
             true => self.decide(&route_facts(facts), is_replay)?,
-            false => self.decide(&RouteFacts::new(Reason::Pinned), is_replay)?,
+            // The session's settings hold on the primary, whatever the session asks for itself.
+            false => Place {
+                reason: Reason::Pinned,
+                ..self.decide(&RouteFacts::new(Reason::Pinned), true)?
+            },
         };
         match self.try_checkout(place) {
             Ok(true) => Ok(()),
@@ -257,13 +300,21 @@ impl Client {
         let topology = cluster.topology.load();
         let session = SessionView {
             held: HeldView::Nothing,
-            route: if is_replay { &RouteSetting::Primary } else { &self.choices.route },
+            route: if is_replay {
+                &RouteSetting::Primary
+            } else {
+                &self.choices.route
+            },
             wrote_at: self.wrote_at,
             consistency: self.choices.consistency,
             splitting: self.identity.splitting,
             session_pooling: self.identity.pool_mode == PoolMode::Session,
         };
-        let view = View { topology, loads: &cluster.loads, now: worker.coarse_now() };
+        let view = View {
+            topology,
+            loads: &cluster.loads,
+            now: worker.coarse_now(),
+        };
         match decide(facts, &session, &view, &mut cluster.balancer) {
             Ok(route) => match route.target {
                 Target::Node(index) => topology
@@ -271,13 +322,23 @@ impl Client {
                     .get(index)
                     .map(|node| Place {
                         node: node.id,
-                        role: if topology.primary == Some(index) { Role::Primary } else { Role::Replica },
-                        reason: if is_replay { Reason::Rerouted } else { route.reason },
+                        role: if topology.primary == Some(index) {
+                            Role::Primary
+                        } else {
+                            Role::Replica
+                        },
+                        reason: if is_replay {
+                            Reason::Rerouted
+                        } else {
+                            route.reason
+                        },
                     })
                     .ok_or(Act::Fail(Fault::no_primary())),
                 Target::Same | Target::Local => Err(Act::Fail(Fault::no_primary())),
             },
-            Err(pgweir_route::RouteError::NoPrimary) => Err(Act::Stop(Box::new(Next::AwaitPrimary))),
+            Err(pgweir_route::RouteError::NoPrimary) => {
+                Err(Act::Stop(Box::new(Next::AwaitPrimary)))
+            }
             Err(error) => Err(Act::Fail(Fault::from_route(&error))),
         }
     }
@@ -298,12 +359,20 @@ impl Client {
     }
 
     /// Returns this thread's part of the pool for a node.
-    pub(crate) fn pool(&mut self, node: NodeId) -> pgweir_pool::LocalPool<pgweir_backend::ServerConnection> {
-        let known = self.pools.get(usize::from(node.node)).and_then(Option::as_ref);
+    pub(crate) fn pool(
+        &mut self,
+        node: NodeId,
+    ) -> pgweir_pool::LocalPool<pgweir_backend::ServerConnection> {
+        let known = self
+            .pools
+            .get(usize::from(node.node))
+            .and_then(Option::as_ref);
         if let Some(pool) = known {
             return pool.clone();
         }
-        let pool = self.worker().pool(&self.identity.pool_key(node), self.identity.pool_size);
+        let pool = self
+            .worker()
+            .pool(&self.identity.pool_key(node), self.identity.pool_size);
         if let Some(place) = place_for(&mut self.pools, usize::from(node.node)) {
             *place = Some(pool.clone());
         }
@@ -311,7 +380,11 @@ impl Client {
     }
 
     /// Takes a server connection as the session's own.
-    pub(crate) fn hold(&mut self, place: Place, lease: pgweir_pool::Lease<pgweir_backend::ServerConnection>) {
+    pub(crate) fn hold(
+        &mut self,
+        place: Place,
+        lease: pgweir_pool::Lease<pgweir_backend::ServerConnection>,
+    ) {
         self.count_load(place.node, true);
         self.last_route = Some((place.role, place.reason));
         self.held = Some(Held {
@@ -337,7 +410,9 @@ impl Client {
         let worker = Rc::clone(self.worker());
         self.is_oversize = false;
         self.note_effects(rest, len);
-        let Some(held) = &mut self.held else { return Ok(()) };
+        let Some(held) = &mut self.held else {
+            return Ok(());
+        };
         let is_first = std::mem::take(&mut held.is_fresh);
         let may_replay = is_first
             && portion == Portion::Batch
@@ -348,24 +423,32 @@ impl Client {
         gather.clear();
         let epoch = worker.shared.epoch.load(Ordering::Relaxed);
         if is_first {
-            self.session.begin_lease(&mut server.state.session, epoch, &mut gather);
+            self.session
+                .begin_lease(&mut server.state.session, epoch, &mut gather);
             for sql in self.carried.drain(..) {
-                self.session.repeat(&sql, &mut server.state.session, &mut gather);
+                self.session
+                    .repeat(&sql, &mut server.state.session, &mut gather);
                 server.state.session.mark_pin(PinReason::Setting);
                 held.pin = Some(PinReason::Setting);
             }
         }
         if may_replay {
             self.replay.batch.clear();
-            self.replay.batch.extend_from_slice(rest.get(..len).unwrap_or(rest));
+            self.replay
+                .batch
+                .extend_from_slice(rest.get(..len).unwrap_or(rest));
             self.replay.plan.clone_from(&self.session.facts().deciding);
         }
-        self.session.forward(rest, len, &mut server.state.session, &mut gather)?;
+        self.session
+            .forward(rest, len, &mut server.state.session, &mut gather)?;
         if may_replay {
             self.session.arm_replay();
         }
         // A server that is gone is noticed at the next read, where its last words may stand.
-        let _gone = server.state.outgoing.send(&mut server.stream, cx, rest, &gather);
+        let _gone = server
+            .state
+            .outgoing
+            .send(&mut server.stream, cx, rest, &gather);
         if self.session.is_settled() && portion == Portion::Flushed {
             gather.clear();
             self.session.emit_due_fakes(&mut gather);
@@ -379,7 +462,8 @@ impl Client {
         let is_on_replica = self.held.as_ref().is_some_and(|held| !held.is_primary());
         if is_on_replica && self.session.facts().pin.is_some() {
             let tables = &mut *self.counted.worker.tables.borrow_mut();
-            self.carried.extend(self.session.settings_in(rest, len, tables));
+            self.carried
+                .extend(self.session.settings_in(rest, len, tables));
         }
         let Some(held) = &mut self.held else { return };
         let facts: &Facts = self.session.facts();
@@ -414,7 +498,10 @@ impl Client {
         }
         let mut bytes = Vec::new();
         fault.encode(&mut bytes);
-        pgweir_wire::backend::ReadyForQuery { status: TransactionStatus::Idle }.encode(&mut bytes);
+        pgweir_wire::backend::ReadyForQuery {
+            status: TransactionStatus::Idle,
+        }
+        .encode(&mut bytes);
         self.out.push(&bytes);
         Ok(())
     }
@@ -431,7 +518,11 @@ fn route_facts(facts: &Facts) -> RouteFacts<'_> {
     }
     let Some(plan) = &facts.deciding else {
         // A statement that does not exist, or one too large to be read.
-        return RouteFacts::new(if facts.marks.has(Marks::UNREAD) { Reason::Oversize } else { Reason::Unparsed });
+        return RouteFacts::new(if facts.marks.has(Marks::UNREAD) {
+            Reason::Oversize
+        } else {
+            Reason::Unparsed
+        });
     };
     let mut route = route_facts_of(plan);
     let is_more = facts.marks.has(Marks::UNREAD) || facts.marks.has(Marks::UNKNOWN_STATEMENT);

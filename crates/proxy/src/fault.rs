@@ -69,9 +69,9 @@ impl Fault {
         let sqlstate = match violation {
             Violation::TooLarge { .. } => Sqlstate::PROGRAM_LIMIT_EXCEEDED,
             Violation::PipelineTooDeep { .. } => Sqlstate::CONFIGURATION_LIMIT_EXCEEDED,
-            Violation::Decode(_) | Violation::UnknownTag { .. } | Violation::UnownedReply { .. } => {
-                Sqlstate::PROTOCOL_VIOLATION
-            }
+            Violation::Decode(_)
+            | Violation::UnknownTag { .. }
+            | Violation::UnownedReply { .. } => Sqlstate::PROTOCOL_VIOLATION,
         };
         Fault::new(sqlstate, violation.to_string()).fatal()
     }
@@ -83,38 +83,52 @@ impl Fault {
 
     /// The server broke the protocol.
     pub(crate) fn server_violation() -> Self {
-        Fault::new(Sqlstate::PROTOCOL_VIOLATION, "the server sent a message that nobody asked for")
-            .detail("The connection to it was closed, so that no reply can reach the wrong client.")
-            .by_server()
-            .fatal()
+        Fault::new(
+            Sqlstate::PROTOCOL_VIOLATION,
+            "the server sent a message that nobody asked for",
+        )
+        .detail("The connection to it was closed, so that no reply can reach the wrong client.")
+        .by_server()
+        .fatal()
     }
 
     /// The server went away in mid-statement.
     pub(crate) fn server_lost(may_have_written: bool) -> Self {
-        let fault = Fault::new(Sqlstate::CONNECTION_FAILURE, "the connection to the server was lost");
+        let fault = Fault::new(
+            Sqlstate::CONNECTION_FAILURE,
+            "the connection to the server was lost",
+        );
         let fault = if may_have_written {
             fault
                 .detail("The outcome of the statement is unknown: it may have been committed.")
                 .hint("Check whether the change is there before repeating it.")
         } else {
-            fault.detail("The statement did not write.").hint("It can be repeated.")
+            fault
+                .detail("The statement did not write.")
+                .hint("It can be repeated.")
         };
         fault.by_server().fatal()
     }
 
     /// The startup parameters that the primary took were refused by this server.
     pub(crate) fn parameters_refused() -> Self {
-        Fault::new(Sqlstate::INVALID_PARAMETER_VALUE, "the server refused the session's parameters")
-            .detail("The server's own message came before this one.")
-            .by_server()
-            .fatal()
+        Fault::new(
+            Sqlstate::INVALID_PARAMETER_VALUE,
+            "the server refused the session's parameters",
+        )
+        .detail("The server's own message came before this one.")
+        .by_server()
+        .fatal()
     }
 
     /// No server in time.
     pub(crate) fn query_wait_timeout(waited: Duration) -> Self {
         Fault::new(
             Sqlstate::QUERY_CANCELED,
-            format!("no server connection became free within query_wait_timeout ({} ms)", waited.as_millis()),
+            format!(
+                "no server connection became free within query_wait_timeout ({} ms)",
+                waited.as_millis()
+            ),
         )
         .hint("Raise pool_size, or look for transactions that hold their connection for long.")
     }
@@ -129,7 +143,10 @@ impl Fault {
 
     /// The client's own CancelRequest came while it waited.
     pub(crate) fn canceled_while_waiting() -> Self {
-        Fault::new(Sqlstate::QUERY_CANCELED, "canceling statement due to user request")
+        Fault::new(
+            Sqlstate::QUERY_CANCELED,
+            "canceling statement due to user request",
+        )
     }
 
     /// Shutting down.
@@ -139,39 +156,62 @@ impl Fault {
 
     /// Told to a client whose session ends with the proxy.
     pub(crate) fn terminated() -> Self {
-        Fault::new(Sqlstate::ADMIN_SHUTDOWN, "terminating connection due to administrator command").fatal()
+        Fault::new(
+            Sqlstate::ADMIN_SHUTDOWN,
+            "terminating connection due to administrator command",
+        )
+        .fatal()
     }
 
     /// More clients than `max_clients`.
     pub(crate) fn too_many_clients(limit: u32) -> Self {
-        Fault::new(Sqlstate::TOO_MANY_CONNECTIONS, format!("sorry, too many clients already (max_clients = {limit})"))
-            .fatal()
+        Fault::new(
+            Sqlstate::TOO_MANY_CONNECTIONS,
+            format!("sorry, too many clients already (max_clients = {limit})"),
+        )
+        .fatal()
     }
 
     /// Wrong password, or a user that does not exist: the client cannot tell which.
     pub(crate) fn password(user: &str) -> Self {
-        Fault::new(Sqlstate::INVALID_PASSWORD, format!("password authentication failed for user \"{user}\"")).fatal()
+        Fault::new(
+            Sqlstate::INVALID_PASSWORD,
+            format!("password authentication failed for user \"{user}\""),
+        )
+        .fatal()
     }
 
     /// A user that is not configured, where nothing is asked of users.
     pub(crate) fn unknown_user(user: &str) -> Self {
-        Fault::new(Sqlstate::INVALID_AUTHORIZATION, format!("user \"{user}\" is not configured"))
-            .hint("Add it to [[users]].")
-            .fatal()
+        Fault::new(
+            Sqlstate::INVALID_AUTHORIZATION,
+            format!("user \"{user}\" is not configured"),
+        )
+        .hint("Add it to [[users]].")
+        .fatal()
     }
 
     /// A database that is not configured.
     pub(crate) fn unknown_database(name: &str, nearest: Option<&str>) -> Self {
-        let fault = Fault::new(Sqlstate::INVALID_CATALOG_NAME, format!("database \"{name}\" does not exist"));
+        let fault = Fault::new(
+            Sqlstate::INVALID_CATALOG_NAME,
+            format!("database \"{name}\" does not exist"),
+        );
         match nearest {
-            Some(nearest) => fault.hint(format!("Perhaps you meant \"{nearest}\".")).fatal(),
+            Some(nearest) => fault
+                .hint(format!("Perhaps you meant \"{nearest}\"."))
+                .fatal(),
             None => fault.fatal(),
         }
     }
 
     /// A startup parameter that cannot be passed on.
     pub(crate) fn bad_parameter(name: &str) -> Self {
-        Fault::new(Sqlstate::UNDEFINED_OBJECT, format!("unrecognized configuration parameter \"{name}\"")).fatal()
+        Fault::new(
+            Sqlstate::UNDEFINED_OBJECT,
+            format!("unrecognized configuration parameter \"{name}\""),
+        )
+        .fatal()
     }
 
     /// No primary.
@@ -189,9 +229,13 @@ impl Fault {
     /// A server connection could not be opened.
     pub(crate) fn from_connect(error: &ConnectError) -> Self {
         match error {
-            ConnectError::Refused { sqlstate, message, .. } => {
-                Fault::new(Sqlstate(*sqlstate), format!("the server refused the connection: {message}")).by_server()
-            }
+            ConnectError::Refused {
+                sqlstate, message, ..
+            } => Fault::new(
+                Sqlstate(*sqlstate),
+                format!("the server refused the connection: {message}"),
+            )
+            .by_server(),
             ConnectError::Auth(error) => Fault::new(
                 Sqlstate::INVALID_AUTHORIZATION,
                 format!("cannot log in to the server: {error}"),
@@ -211,7 +255,9 @@ impl Fault {
     /// The server's own verdict on a startup parameter.
     pub(crate) fn from_parameters(error: &ConnectError) -> Self {
         match error {
-            ConnectError::Refused { sqlstate, message, .. } => Fault::new(Sqlstate(*sqlstate), message.clone()),
+            ConnectError::Refused {
+                sqlstate, message, ..
+            } => Fault::new(Sqlstate(*sqlstate), message.clone()),
             ConnectError::Auth(_)
             | ConnectError::Net(_)
             | ConnectError::Decode(_)
@@ -254,24 +300,37 @@ impl Fault {
 
     /// A setting of ours that does not exist.
     pub(crate) fn unknown_setting(name: &str, known: &str) -> Self {
-        Fault::new(Sqlstate::UNDEFINED_OBJECT, format!("unrecognized setting \"{name}\""))
-            .hint(format!("Known are {known}."))
+        Fault::new(
+            Sqlstate::UNDEFINED_OBJECT,
+            format!("unrecognized setting \"{name}\""),
+        )
+        .hint(format!("Known are {known}."))
     }
 
     /// A setting's value that does not fit.
     pub(crate) fn bad_value(name: &str, value: &str, valid: &str) -> Self {
-        Fault::new(Sqlstate::INVALID_PARAMETER_VALUE, format!("invalid value for \"{name}\": \"{value}\""))
-            .hint(format!("Valid are {valid}."))
+        Fault::new(
+            Sqlstate::INVALID_PARAMETER_VALUE,
+            format!("invalid value for \"{name}\": \"{value}\""),
+        )
+        .hint(format!("Valid are {valid}."))
     }
 
     /// Something that this version does not do.
     pub(crate) fn not_built(what: &str) -> Self {
-        Fault::new(Sqlstate::FEATURE_NOT_SUPPORTED, format!("{what} is not built in this version"))
+        Fault::new(
+            Sqlstate::FEATURE_NOT_SUPPORTED,
+            format!("{what} is not built in this version"),
+        )
     }
 
     /// Appends the ErrorResponse.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
-        let severity = if self.is_fatal { Severity::Fatal } else { Severity::Error };
+        let severity = if self.is_fatal {
+            Severity::Fatal
+        } else {
+            Severity::Error
+        };
         let message = format!("pgweir: {}", self.message);
         let mut builder = ErrorBuilder::new(severity, self.sqlstate.0, &message);
         if let Some(detail) = &self.detail {

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use pgweir_model::PinReason;
 use pgweir_route::{Consistency, Held as HeldView, RouteSetting, SessionView, View, explain};
-use pgweir_sql::{Discard, LocalCommand};
 use pgweir_sql::plan::Plan;
+use pgweir_sql::{Discard, LocalCommand};
 use pgweir_wire::backend::{
-    BindComplete, CloseComplete, CommandComplete, DataRow, NoData, ParameterDescription, ParseComplete,
-    Column, ReadyForQuery, RowDescription,
+    BindComplete, CloseComplete, Column, CommandComplete, DataRow, NoData, ParameterDescription,
+    ParseComplete, ReadyForQuery, RowDescription,
 };
-use pgweir_wire::frontend::{Bind, Parse, Query, Target, Describe, tag};
+use pgweir_wire::frontend::{Bind, Describe, Parse, Query, Target, tag};
 use pgweir_wire::{Frames, ListBuf, TransactionStatus};
 
 use crate::client_task::Client;
@@ -22,7 +22,8 @@ use crate::fault::Fault;
 const TEXT: u32 = 25;
 
 /// The settings that exist, for the error about those that do not.
-const KNOWN: &str = "pgweir.route, pgweir.consistency, pgweir.last_route, pgweir.pinned, pgweir.version";
+const KNOWN: &str =
+    "pgweir.route, pgweir.consistency, pgweir.last_route, pgweir.pinned, pgweir.version";
 
 /// What a statement of ours returns.
 enum Answer {
@@ -83,38 +84,61 @@ impl Client {
     fn current(&self, sql: &[u8]) -> Current {
         let worker = Rc::clone(self.worker());
         let plan = worker.tables.borrow_mut().plans.get(sql);
-        Current { plan, sql: sql.to_vec() }
+        Current {
+            plan,
+            sql: sql.to_vec(),
+        }
     }
 
     fn prepare_local(&mut self, body: &[u8], parse: &Parse<'_>) {
         let worker = Rc::clone(self.worker());
         let tables = &mut *worker.tables.borrow_mut();
         let tail = body.get(parse.name.len() + 1..).unwrap_or_default();
-        let statement = tables.statements.prepare(tail, parse.sql, &mut tables.plans);
+        let statement = tables
+            .statements
+            .prepare(tail, parse.sql, &mut tables.plans);
         self.session.define_statement(parse.name, statement);
     }
 
     /// Describes without running: the shape of a result depends only on the command.
-    fn describe(&mut self, body: &[u8], current: &mut Option<Current>, reply: &mut Vec<u8>) -> bool {
-        let Ok(describe) = Describe::decode(body) else { return false };
+    fn describe(
+        &mut self,
+        body: &[u8],
+        current: &mut Option<Current>,
+        reply: &mut Vec<u8>,
+    ) -> bool {
+        let Ok(describe) = Describe::decode(body) else {
+            return false;
+        };
         if describe.kind == Target::Statement {
             if let Some(sql) = self.session.statement_text(describe.name) {
                 *current = Some(self.current(&sql));
             }
-            ParameterDescription { parameter_types: ListBuf::new().as_list() }.encode(reply);
+            ParameterDescription {
+                parameter_types: ListBuf::new().as_list(),
+            }
+            .encode(reply);
         }
-        let command = current.as_ref().and_then(|current| current.plan.classified.local.as_ref());
+        let command = current
+            .as_ref()
+            .and_then(|current| current.plan.classified.local.as_ref());
         match command {
             Some(LocalCommand::ShowSetting(name)) => columns(&[column_of(name)], reply),
             Some(LocalCommand::ExplainRoute) => columns(&EXPLAIN_COLUMNS, reply),
-            Some(LocalCommand::SetSetting { .. } | LocalCommand::ResetSetting(_)) | None => NoData.encode(reply),
+            Some(LocalCommand::SetSetting { .. } | LocalCommand::ResetSetting(_)) | None => {
+                NoData.encode(reply)
+            }
         }
         true
     }
 
     fn run_local(&mut self, current: &Current) -> Option<Result<Answer, Fault>> {
         let plan = Rc::clone(&current.plan);
-        if self.held.as_ref().is_some_and(|held| held.status() == TransactionStatus::Failed) {
+        if self
+            .held
+            .as_ref()
+            .is_some_and(|held| held.status() == TransactionStatus::Failed)
+        {
             return Some(Err(Fault::transaction_is_aborted()));
         }
         if let [Discard::Deallocate(name)] = plan.classified.effects.discard.as_slice() {
@@ -123,13 +147,19 @@ impl Client {
         }
         let command = plan.classified.local.as_ref()?;
         Some(match command {
-            LocalCommand::ShowSetting(name) => {
-                self.show(name).map(|value| Answer::Rows(one(column_of(name)), vec![vec![value]], "SHOW"))
+            LocalCommand::ShowSetting(name) => self
+                .show(name)
+                .map(|value| Answer::Rows(one(column_of(name)), vec![vec![value]], "SHOW")),
+            LocalCommand::SetSetting {
+                name,
+                value,
+                local: _,
+            } => self
+                .set(name, value.as_deref())
+                .map(|()| Answer::Done("SET")),
+            LocalCommand::ResetSetting(name) => {
+                self.set(name, None).map(|()| Answer::Done("RESET"))
             }
-            LocalCommand::SetSetting { name, value, local: _ } => {
-                self.set(name, value.as_deref()).map(|()| Answer::Done("SET"))
-            }
-            LocalCommand::ResetSetting(name) => self.set(name, None).map(|()| Answer::Done("RESET")),
             LocalCommand::ExplainRoute => Ok(self.explain(&current.sql)),
         })
     }
@@ -146,9 +176,11 @@ impl Client {
                 Some((role, reason)) => format!("{role} ({reason})"),
                 None => String::new(),
             },
-            "pgweir.pinned" => {
-                self.held.as_ref().and_then(|held| held.pin).map_or_else(String::new, |pin: PinReason| pin.to_string())
-            }
+            "pgweir.pinned" => self
+                .held
+                .as_ref()
+                .and_then(|held| held.pin)
+                .map_or_else(String::new, |pin: PinReason| pin.to_string()),
             _ => return Err(Fault::unknown_setting(name, KNOWN)),
         })
     }
@@ -159,9 +191,17 @@ impl Client {
             ("pgweir.route", Some(value)) => {
                 let route = RouteSetting::parse(value);
                 if let RouteSetting::Backend(backend) = &route
-                    && !self.topology().nodes.iter().any(|node| node.name == *backend)
+                    && !self
+                        .topology()
+                        .nodes
+                        .iter()
+                        .any(|node| node.name == *backend)
                 {
-                    return Err(Fault::bad_value(name, value, "auto, primary, replica, or the name of a backend"));
+                    return Err(Fault::bad_value(
+                        name,
+                        value,
+                        "auto, primary, replica, or the name of a backend",
+                    ));
                 }
                 self.choices.route = route;
             }
@@ -175,7 +215,11 @@ impl Client {
                 }
             }
             ("pgweir.version" | "pgweir.last_route" | "pgweir.pinned", _) => {
-                return Err(Fault::bad_value(name, value.unwrap_or("DEFAULT"), "none: it can only be shown"));
+                return Err(Fault::bad_value(
+                    name,
+                    value.unwrap_or("DEFAULT"),
+                    "none: it can only be shown",
+                ));
             }
             _ => return Err(Fault::unknown_setting(name, KNOWN)),
         }
@@ -183,7 +227,9 @@ impl Client {
     }
 
     fn explain(&self, sql: &[u8]) -> Answer {
-        let inner = pgweir_sql::explained(sql).and_then(|range| sql.get(range)).unwrap_or_default();
+        let inner = pgweir_sql::explained(sql)
+            .and_then(|range| sql.get(range))
+            .unwrap_or_default();
         let current = self.current(inner);
         let classified = &current.plan.classified;
         let held = match &self.held {
@@ -207,16 +253,31 @@ impl Client {
             explain(classified, &facts, &session, view, held_node)
         });
         let row = |step: pgweir_route::Step| {
-            vec![step.step.to_owned(), step.decision.into_owned(), step.reason.to_owned(), step.detail]
+            vec![
+                step.step.to_owned(),
+                step.decision.into_owned(),
+                step.reason.to_owned(),
+                step.detail,
+            ]
         };
-        Answer::Rows(&EXPLAIN_COLUMNS, rows.into_iter().map(row).collect(), "EXPLAIN")
+        Answer::Rows(
+            &EXPLAIN_COLUMNS,
+            rows.into_iter().map(row).collect(),
+            "EXPLAIN",
+        )
     }
 
     fn with_view<T: Default>(&self, act: impl FnOnce(&View<'_>) -> T) -> T {
         let topology: Arc<_> = self.topology();
-        let Some(cluster) = self.worker().cluster(self.identity.cluster) else { return T::default() };
+        let Some(cluster) = self.worker().cluster(self.identity.cluster) else {
+            return T::default();
+        };
         let cluster = cluster.borrow();
-        act(&View { topology: &topology, loads: &cluster.loads, now: self.worker().coarse_now() })
+        act(&View {
+            topology: &topology,
+            loads: &cluster.loads,
+            now: self.worker().coarse_now(),
+        })
     }
 }
 
@@ -259,13 +320,19 @@ fn columns(names: &[&str], reply: &mut Vec<u8>) {
             format: 0,
         });
     }
-    RowDescription { columns: list.as_list() }.encode(reply);
+    RowDescription {
+        columns: list.as_list(),
+    }
+    .encode(reply);
 }
 
 /// Puts out an answer; `described` where the client has not asked for the columns itself. Returns whether it is no error.
 fn put(outcome: Option<Result<Answer, Fault>>, described: bool, reply: &mut Vec<u8>) -> bool {
     match outcome {
-        Some(Ok(Answer::Done(command))) => CommandComplete { tag: command.as_bytes() }.encode(reply),
+        Some(Ok(Answer::Done(command))) => CommandComplete {
+            tag: command.as_bytes(),
+        }
+        .encode(reply),
         Some(Ok(Answer::Rows(names, rows, command))) => {
             if described {
                 columns(names, reply);
@@ -273,10 +340,16 @@ fn put(outcome: Option<Result<Answer, Fault>>, described: bool, reply: &mut Vec<
             for row in &rows {
                 let values = row.iter().map(|value| Some(value.as_bytes()));
                 if let Ok(values) = ListBuf::collect(values) {
-                    DataRow { columns: values.as_list() }.encode(reply);
+                    DataRow {
+                        columns: values.as_list(),
+                    }
+                    .encode(reply);
                 }
             }
-            CommandComplete { tag: command.as_bytes() }.encode(reply);
+            CommandComplete {
+                tag: command.as_bytes(),
+            }
+            .encode(reply);
         }
         Some(Err(fault)) => {
             fault.encode(reply);

@@ -21,7 +21,9 @@ use pgweir_wire::backend::{
 };
 use pgweir_wire::frontend::tag;
 use pgweir_wire::limits::MAX_STARTUP_PACKET;
-use pgweir_wire::{Frames, HEADER_LEN, Header, ListBuf, StartupMessage, StartupPacket, TransactionStatus};
+use pgweir_wire::{
+    Frames, HEADER_LEN, Header, ListBuf, StartupMessage, StartupPacket, TransactionStatus,
+};
 
 use crate::cancel::Slots;
 use crate::client_task::{CANCEL_LIMIT, Choices, Client, Identity, Input, Replay};
@@ -74,7 +76,11 @@ struct Startup {
 
 impl Startup {
     fn get(&self, name: &str) -> Option<&str> {
-        self.parameters.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.parameters
+            .iter()
+            .rev()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
     }
 }
 
@@ -87,7 +93,9 @@ pub(crate) async fn serve(counted: Counted, mut stream: Stream) {
     let limit = worker.shared.config.load().server.auth_timeout;
     let outcome = match tokio::time::timeout(limit, startup_and_auth(&worker, &mut stream)).await {
         Ok(outcome) => outcome,
-        Err(_) => Err(Refused::Fault(Fault::bad_startup("the client did not log in within auth_timeout"))),
+        Err(_) => Err(Refused::Fault(Fault::bad_startup(
+            "the client did not log in within auth_timeout",
+        ))),
     };
     let outcome = match outcome {
         Ok(Some((startup, user))) => begin(counted, stream, startup, user).await,
@@ -113,18 +121,24 @@ async fn startup_and_auth(
     stream: &mut Stream,
 ) -> Result<Option<(Startup, Arc<str>)>, Refused> {
     let mut buffer = Vec::new();
-    let Some(startup) = read_startup(worker, stream, &mut buffer).await? else { return Ok(None) };
+    let Some(startup) = read_startup(worker, stream, &mut buffer).await? else {
+        return Ok(None);
+    };
     if worker.shared.phase() >= Phase::Draining {
         return Err(Fault::shutting_down().into());
     }
     let config = worker.shared.config.load_full();
-    if worker.shared.clients.load(Ordering::Relaxed) > usize::try_from(config.server.max_clients).unwrap_or(usize::MAX) {
+    if worker.shared.clients.load(Ordering::Relaxed)
+        > usize::try_from(config.server.max_clients).unwrap_or(usize::MAX)
+    {
         return Err(Fault::too_many_clients(config.server.max_clients).into());
     }
     let user: Arc<str> = match startup.get("user") {
         Some(user) if !user.is_empty() => user.into(),
         _ => {
-            return Err(Fault::bad_startup("no PostgreSQL user name specified in startup packet").into());
+            return Err(
+                Fault::bad_startup("no PostgreSQL user name specified in startup packet").into(),
+            );
         }
     };
     negotiate(&startup, stream).await?;
@@ -148,7 +162,10 @@ async fn read_startup(
             match decoded.map_err(|error| Fault::bad_startup(error.to_string()))? {
                 Some((StartupPacket::Ssl | StartupPacket::Gss, consumed)) => {
                     if buffer.len() > consumed {
-                        return Err(Fault::bad_startup("received unencrypted data after an encryption request").into());
+                        return Err(Fault::bad_startup(
+                            "received unencrypted data after an encryption request",
+                        )
+                        .into());
                     }
                     break consumed;
                 }
@@ -188,7 +205,11 @@ fn own(message: &StartupMessage<'_>) -> Result<Startup, Fault> {
             .map(str::to_owned)
             .map_err(|_| Fault::bad_startup("a startup parameter is not UTF-8"))
     };
-    let mut startup = Startup { minor: message.minor, parameters: Vec::new(), options: Vec::new() };
+    let mut startup = Startup {
+        minor: message.minor,
+        parameters: Vec::new(),
+        options: Vec::new(),
+    };
     for (name, value) in message.parameters.iter() {
         let name = text(name)?;
         if name.starts_with("_pq_.") {
@@ -204,7 +225,14 @@ fn own(message: &StartupMessage<'_>) -> Result<Startup, Fault> {
 /// connection only after the signal: what the client sends afterwards is not cancelled.
 async fn cancel(worker: &Rc<Worker>, process_id: u32, secret: Box<[u8]>) {
     let (done, dealt_with) = tokio::sync::oneshot::channel();
-    worker.shared.send(Slots::worker_of(process_id), Mail::Cancel { process_id, secret, done });
+    worker.shared.send(
+        Slots::worker_of(process_id),
+        Mail::Cancel {
+            process_id,
+            secret,
+            done,
+        },
+    );
     // An error means that nobody has the request any more, which is what is waited for.
     let _dealt = tokio::time::timeout(CANCEL_LIMIT, dealt_with).await;
 }
@@ -219,7 +247,11 @@ async fn negotiate(startup: &Startup, stream: &mut Stream) -> Result<(), Refused
     let minor = startup.minor.min(NEWEST_MINOR);
     let mut bytes = Vec::new();
     let version = 3 << 16 | u32::from(minor);
-    NegotiateProtocolVersion { version, options: options.as_list() }.encode(&mut bytes);
+    NegotiateProtocolVersion {
+        version,
+        options: options.as_list(),
+    }
+    .encode(&mut bytes);
     stream.write_all(&bytes).await?;
     Ok(())
 }
@@ -283,13 +315,25 @@ async fn stored_password(
 ) -> Option<StoredPassword> {
     let text = config.user(user)?.password.as_ref()?.expose();
     let stored = StoredPassword::parse(text);
-    let (Method::ScramSha256, StoredPassword::Plain(password)) = (method, &stored) else { return Some(stored) };
+    let (Method::ScramSha256, StoredPassword::Plain(password)) = (method, &stored) else {
+        return Some(stored);
+    };
     if let Some(verifier) = worker.shared.tables.verifiers.get(user) {
         return Some(StoredPassword::Scram((*verifier).clone()));
     }
-    let (mock, name, password) = (worker.shared.mock.clone(), Arc::clone(user), password.clone());
-    let verifier = tokio::task::spawn_blocking(move || mock.verifier(&name, &password)).await.ok()?;
-    worker.shared.tables.verifiers.insert(Arc::clone(user), Arc::new(verifier.clone()));
+    let (mock, name, password) = (
+        worker.shared.mock.clone(),
+        Arc::clone(user),
+        password.clone(),
+    );
+    let verifier = tokio::task::spawn_blocking(move || mock.verifier(&name, &password))
+        .await
+        .ok()?;
+    worker
+        .shared
+        .tables
+        .verifiers
+        .insert(Arc::clone(user), Arc::new(verifier.clone()));
     Some(StoredPassword::Scram(verifier))
 }
 
@@ -314,7 +358,9 @@ fn encode_request(request: &Request, out: &mut Vec<u8>) -> Result<(), Fault> {
         Request::Sasl { mechanisms: names } => {
             mechanisms = ListBuf::collect(names.iter().map(|name| name.as_bytes()))
                 .map_err(|error| Fault::bad_startup(error.to_string()))?;
-            Authentication::Sasl { mechanisms: mechanisms.as_list() }
+            Authentication::Sasl {
+                mechanisms: mechanisms.as_list(),
+            }
         }
         Request::SaslContinue(data) => Authentication::SaslContinue { data },
         Request::SaslFinal(data) => Authentication::SaslFinal { data },
@@ -356,9 +402,16 @@ async fn begin(
 ) -> Result<Option<Client>, (Refused, Stream)> {
     let worker = Rc::clone(&counted.worker);
     let config = worker.shared.config.load_full();
-    let asked = startup.get("database").filter(|name| !name.is_empty()).unwrap_or(&user).to_owned();
+    let asked = startup
+        .get("database")
+        .filter(|name| !name.is_empty())
+        .unwrap_or(&user)
+        .to_owned();
     let Some(database) = config.database(&asked) else {
-        return Err((Fault::unknown_database(&asked, config.nearest_database(&asked)).into(), stream));
+        return Err((
+            Fault::unknown_database(&asked, config.nearest_database(&asked)).into(),
+            stream,
+        ));
     };
     let identity = Identity::new(&config, database, &asked, &user);
     if let Some(mode) = startup.get("replication").and_then(replication::mode) {
@@ -368,7 +421,10 @@ async fn begin(
             Err(fault) => Err((fault.into(), stream)),
         };
     }
-    let pairs = startup.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let pairs = startup
+        .parameters
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()));
     let parameters = match ParameterSet::from_startup(pairs) {
         Ok(entries) => worker.shared.tables.intern(entries),
         Err(bad) => return Err((Fault::bad_parameter(&bad.name).into(), stream)),
@@ -377,8 +433,15 @@ async fn begin(
         Ok(reported) => reported,
         Err(fault) => return Err((fault.into(), stream)),
     };
-    let secret_len = if startup.minor >= 2 { LONG_SECRET } else { SHORT_SECRET };
-    let secret: Box<[u8]> = rand::random::<[u8; LONG_SECRET]>().into_iter().take(secret_len).collect();
+    let secret_len = if startup.minor >= 2 {
+        LONG_SECRET
+    } else {
+        SHORT_SECRET
+    };
+    let secret: Box<[u8]> = rand::random::<[u8; LONG_SECRET]>()
+        .into_iter()
+        .take(secret_len)
+        .collect();
     let mut bytes = Vec::new();
     let (process_id, slot) = worker.slots.add(secret.clone());
     welcome(&reported, process_id, &secret, &mut bytes);
@@ -409,7 +472,10 @@ async fn begin(
         replay: Replay::default(),
         carried: Vec::new(),
         wrote_at: None,
-        choices: Choices { route: RouteSetting::Auto, consistency },
+        choices: Choices {
+            route: RouteSetting::Auto,
+            consistency,
+        },
         last_route: None,
         pools: Vec::new(),
     }))
@@ -420,10 +486,20 @@ fn welcome(reported: &Reported, process_id: u32, secret: &[u8], out: &mut Vec<u8
     Authentication::Ok.encode(out);
     for (name, value) in reported.iter() {
         // As if connected straight to the primary, whoever told us.
-        let value: &str = if **name == *"in_hot_standby" { "off" } else { value };
-        ParameterStatus { name: name.as_bytes(), value: value.as_bytes() }.encode(out);
+        let value: &str = if **name == *"in_hot_standby" {
+            "off"
+        } else {
+            value
+        };
+        ParameterStatus {
+            name: name.as_bytes(),
+            value: value.as_bytes(),
+        }
+        .encode(out);
     }
     BackendKeyData { process_id, secret }.encode(out);
-    ReadyForQuery { status: TransactionStatus::Idle }.encode(out);
+    ReadyForQuery {
+        status: TransactionStatus::Idle,
+    }
+    .encode(out);
 }
-

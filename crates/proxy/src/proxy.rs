@@ -93,7 +93,11 @@ impl Shared {
     /// Returns the worker with the fewest clients.
     pub(crate) fn least_busy(&self) -> usize {
         let count = |handle: &WorkerHandle| handle.clients.load(Ordering::Relaxed);
-        self.workers().iter().enumerate().min_by_key(|(_, handle)| count(handle)).map_or(0, |(index, _)| index)
+        self.workers()
+            .iter()
+            .enumerate()
+            .min_by_key(|(_, handle)| count(handle))
+            .map_or(0, |(index, _)| index)
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -158,9 +162,13 @@ impl Proxy {
         let mut clusters = Vec::new();
         for (index, cluster) in config.clusters.iter().enumerate() {
             let index = u16::try_from(index).unwrap_or(u16::MAX);
-            let handle = Monitor::start(pgweir_cluster::Settings::new(cluster, index)).map_err(|error| {
-                StartError::Monitor { name: cluster.name.to_string(), reason: error.to_string() }
-            })?;
+            let handle =
+                Monitor::start(pgweir_cluster::Settings::new(cluster, index)).map_err(|error| {
+                    StartError::Monitor {
+                        name: cluster.name.to_string(),
+                        reason: error.to_string(),
+                    }
+                })?;
             clusters.push(handle);
         }
         let worker_count = match config.server.workers {
@@ -181,16 +189,29 @@ impl Proxy {
         let mut receivers = Vec::new();
         for _ in 0..worker_count {
             let (mail, receiver) = tokio::sync::mpsc::unbounded_channel();
-            handles.push(WorkerHandle { mail, clients: AtomicUsize::new(0) });
+            handles.push(WorkerHandle {
+                mail,
+                clients: AtomicUsize::new(0),
+            });
             receivers.push(receiver);
         }
         let _first = shared.workers.set(handles);
         let mut threads = Vec::new();
         for (index, receiver) in receivers.into_iter().enumerate() {
-            threads.push(worker::spawn(index, Arc::clone(&shared), receiver).map_err(StartError::Thread)?);
+            threads.push(
+                worker::spawn(index, Arc::clone(&shared), receiver).map_err(StartError::Thread)?,
+            );
         }
-        threads.push(acceptor.spawn(Arc::clone(&shared)).map_err(StartError::Thread)?);
-        Ok(Proxy { shared, threads, addresses })
+        threads.push(
+            acceptor
+                .spawn(Arc::clone(&shared))
+                .map_err(StartError::Thread)?,
+        );
+        Ok(Proxy {
+            shared,
+            threads,
+            addresses,
+        })
     }
 
     /// Returns the addresses that it listens on.
@@ -213,7 +234,9 @@ impl Proxy {
         let old = self.shared.config.load_full();
         let changes = pgweir_config::diff(&old, &new);
         let kept = pgweir_config::take_over(&old, &new);
-        for (index, (handle, cluster)) in self.shared.clusters.iter().zip(&kept.clusters).enumerate() {
+        for (index, (handle, cluster)) in
+            self.shared.clusters.iter().zip(&kept.clusters).enumerate()
+        {
             let index = u16::try_from(index).unwrap_or(u16::MAX);
             handle.reconfigure(pgweir_cluster::Settings::new(cluster, index));
         }
@@ -237,7 +260,10 @@ impl Proxy {
                 poll.tick().await;
             }
         };
-        if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_time().build() {
+        if let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+        {
             // At the limit the rest is ended below.
             let _in_time = runtime.block_on(async { tokio::time::timeout(limit, all_gone).await });
         }

@@ -57,7 +57,11 @@ impl Client {
             progress |= self.step_server(cx)?;
         }
         if self.may_take_input() {
-            progress |= if self.input == Input::Pending { self.step_pending(cx)? } else { self.step_client(cx)? };
+            progress |= if self.input == Input::Pending {
+                self.step_pending(cx)?
+            } else {
+                self.step_client(cx)?
+            };
         }
         // Usually the last reply has done this. It has not where the client was still sending when it came.
         if self.held.as_ref().is_some_and(|held| !held.is_fresh) && self.session.is_settled() {
@@ -67,10 +71,12 @@ impl Client {
     }
 
     fn look_at_phase(&self) -> Option<Next> {
-        let phase = self.worker().shared.phase();
+        let phase = self.worker().phase();
         let ends = match phase {
             Phase::Serving => false,
-            Phase::Draining => self.held.is_none() && self.inbuf.is_empty() && self.session.is_settled(),
+            Phase::Draining => {
+                self.held.is_none() && self.inbuf.is_empty() && self.session.is_settled()
+            }
             Phase::Stopping => true,
         };
         ends.then(|| Next::End(Box::new(Fault::terminated())))
@@ -78,15 +84,23 @@ impl Client {
 
     /// Returns whether more of the client's input may be taken: what came of the last has been written.
     fn may_take_input(&self) -> bool {
-        let server_has_taken = self.held.as_ref().is_none_or(|held| held.lease.state.outgoing.is_empty());
-        server_has_taken && self.out.is_empty() && self.input != Input::Blocked && !self.session.is_pipeline_full()
+        let server_has_taken = self
+            .held
+            .as_ref()
+            .is_none_or(|held| held.lease.state.outgoing.is_empty());
+        server_has_taken
+            && self.out.is_empty()
+            && self.input != Input::Blocked
+            && !self.session.is_pipeline_full()
     }
 
     /// Writes what waits for the server, reads what it sent.
     fn step_server(&mut self, cx: &mut Context<'_>) -> Step {
         let worker = std::rc::Rc::clone(self.worker());
         let mut buffer = worker.buffer.borrow_mut();
-        let Some(held) = &mut self.held else { return Ok(false) };
+        let Some(held) = &mut self.held else {
+            return Ok(false);
+        };
         let server = &mut *held.lease;
         if let Poll::Ready(Err(_)) = server.state.outgoing.poll_flush(&mut server.stream, cx) {
             // What the server said before it went may still be there to be read.
@@ -97,7 +111,10 @@ impl Client {
             front.copy_from_slice(&server.state.carry);
         }
         let Some(room) = buffer.get_mut(carried..).filter(|room| !room.is_empty()) else {
-            return Err(self.server_violation(&Violation::TooLarge { length: carried, limit: carried }));
+            return Err(self.server_violation(&Violation::TooLarge {
+                length: carried,
+                limit: carried,
+            }));
         };
         let count = match server.stream.poll_read(cx, room) {
             Poll::Pending => return Ok(false),
@@ -115,16 +132,22 @@ impl Client {
         let worker = std::rc::Rc::clone(self.worker());
         let mut rest = input;
         loop {
-            let Some(held) = &mut self.held else { return Ok(()) };
+            let Some(held) = &mut self.held else {
+                return Ok(());
+            };
             let mut gather = worker.gather.borrow_mut();
             gather.clear();
-            let received = match self.session.receive(rest, &mut held.lease.state.session, &mut gather) {
-                Ok(received) => received,
-                Err(violation) => {
-                    drop(gather);
-                    return Err(self.server_violation(&violation));
-                }
-            };
+            let received =
+                match self
+                    .session
+                    .receive(rest, &mut held.lease.state.session, &mut gather)
+                {
+                    Ok(received) => received,
+                    Err(violation) => {
+                        drop(gather);
+                        return Err(self.server_violation(&violation));
+                    }
+                };
             if self.out.send(&mut self.stream, cx, rest, &gather).is_err() {
                 return Err(Box::new(Next::Gone));
             }
@@ -168,7 +191,11 @@ impl Client {
 
     /// All replies are in: the transaction may be over, and the server connection free.
     fn on_settled(&mut self) {
-        self.input = if self.inbuf.is_empty() { Input::Open } else { Input::Pending };
+        self.input = if self.inbuf.is_empty() {
+            Input::Open
+        } else {
+            Input::Pending
+        };
         self.release_if_over();
     }
 
@@ -184,12 +211,22 @@ impl Client {
         let traces = std::mem::take(&mut held.traces);
         if traces.wrote && held.is_primary() {
             self.wrote_at = Some(Instant::now());
-            if let Some(cluster) = self.counted.worker.shared.clusters.get(usize::from(self.identity.cluster)) {
+            if let Some(cluster) = self
+                .counted
+                .worker
+                .shared
+                .clusters
+                .get(usize::from(self.identity.cluster))
+            {
                 cluster.poke();
             }
         }
         if traces.ddl {
-            self.counted.worker.shared.epoch.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            self.counted
+                .worker
+                .shared
+                .epoch
+                .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }
         if held.pin.is_some() || self.identity.pool_mode == PoolMode::Session {
             return;
@@ -227,7 +264,10 @@ impl Client {
         self.input = Input::Open;
         let input = std::mem::take(&mut self.inbuf);
         let consumed = self.process(cx, &input);
-        let used = consumed.as_ref().copied().unwrap_or_else(|stop| stop.consumed);
+        let used = consumed
+            .as_ref()
+            .copied()
+            .unwrap_or_else(|stop| stop.consumed);
         self.inbuf = input;
         if used == self.inbuf.len() {
             // An idle session holds no memory for input.
@@ -245,7 +285,11 @@ impl Client {
     fn step_client(&mut self, cx: &mut Context<'_>) -> Step {
         let worker = std::rc::Rc::clone(self.worker());
         let mut buffer = worker.buffer.borrow_mut();
-        let joined = if self.inbuf.len() < JOIN_BELOW { self.inbuf.len() } else { 0 };
+        let joined = if self.inbuf.len() < JOIN_BELOW {
+            self.inbuf.len()
+        } else {
+            0
+        };
         if let (Some(front), Some(kept)) = (buffer.get_mut(..joined), self.inbuf.get(..joined)) {
             front.copy_from_slice(kept);
         }
@@ -276,11 +320,19 @@ impl Client {
     }
 
     fn server_lost(&mut self) -> Box<Next> {
-        let Some(held) = self.held.take() else { return Box::new(Next::Gone) };
+        let Some(held) = self.held.take() else {
+            return Box::new(Next::Gone);
+        };
         self.count_load(held.node, false);
         let is_reply_cut = held.lease.state.session.is_reply_cut();
-        let may_have_written = held.traces.wrote || held.status() != TransactionStatus::Idle && held.is_primary();
-        if let Some(cluster) = self.worker().shared.clusters.get(usize::from(held.node.cluster)) {
+        let may_have_written =
+            held.traces.wrote || held.status() != TransactionStatus::Idle && held.is_primary();
+        if let Some(cluster) = self
+            .worker()
+            .shared
+            .clusters
+            .get(usize::from(held.node.cluster))
+        {
             cluster.report_failure(held.node);
         }
         self.session.server_lost();

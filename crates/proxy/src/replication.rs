@@ -7,8 +7,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use pgweir_net::{Outgoing, Stream};
-use pgweir_wire::backend::{Authentication, BackendKeyData, ParameterStatus, ReadyForQuery};
 use pgweir_wire::TransactionStatus;
+use pgweir_wire::backend::{Authentication, BackendKeyData, ParameterStatus, ReadyForQuery};
 
 use crate::checkout;
 use crate::client_task::Identity;
@@ -48,25 +48,44 @@ pub(crate) async fn serve(
     client: &mut Stream,
 ) -> Result<(), Fault> {
     let topology = worker.topology(identity.cluster);
-    let Some(node) = topology.primary().map(|primary| primary.id) else { return Err(Fault::no_primary()) };
+    let Some(node) = topology.primary().map(|primary| primary.id) else {
+        return Err(Fault::no_primary());
+    };
     let mut passed: Vec<(Box<str>, Box<str>)> = parameters
         .into_iter()
         .filter(|(name, _)| !matches!(name.as_str(), "user" | "database" | "replication"))
         .map(|(name, value)| (name.into(), value.into()))
         .collect();
-    let value = if mode == Mode::Logical { "database" } else { "true" };
+    let value = if mode == Mode::Logical {
+        "database"
+    } else {
+        "true"
+    };
     passed.push(("replication".into(), value.into()));
-    let login =
-        checkout::login(worker, identity, node, passed).map_err(|error| Fault::from_connect(&error))?;
-    let (connection, _) = pgweir_backend::connect(&login).await.map_err(|error| Fault::from_connect(&error))?;
+    let login = checkout::login(worker, identity, node, passed)
+        .map_err(|error| Fault::from_connect(&error))?;
+    let (connection, _) = pgweir_backend::connect(&login)
+        .await
+        .map_err(|error| Fault::from_connect(&error))?;
     let mut bytes = Vec::new();
     Authentication::Ok.encode(&mut bytes);
     for (name, value) in connection.state.session.reported() {
-        ParameterStatus { name: name.as_bytes(), value: value.as_bytes() }.encode(&mut bytes);
+        ParameterStatus {
+            name: name.as_bytes(),
+            value: value.as_bytes(),
+        }
+        .encode(&mut bytes);
     }
     let key = &connection.state.key;
-    BackendKeyData { process_id: key.process_id, secret: &key.secret }.encode(&mut bytes);
-    ReadyForQuery { status: TransactionStatus::Idle }.encode(&mut bytes);
+    BackendKeyData {
+        process_id: key.process_id,
+        secret: &key.secret,
+    }
+    .encode(&mut bytes);
+    ReadyForQuery {
+        status: TransactionStatus::Idle,
+    }
+    .encode(&mut bytes);
     bytes.extend_from_slice(&connection.state.carry);
     if client.write_all(&bytes).await.is_err() {
         return Ok(());
@@ -79,7 +98,9 @@ pub(crate) async fn serve(
             let forth = poll_pass(client, &mut server, &mut to_server, &mut buffer, cx);
             let back = poll_pass(&mut server, client, &mut to_client, &mut buffer, cx);
             match (forth, back) {
-                (Poll::Ready(Pass::Ended), _) | (_, Poll::Ready(Pass::Ended)) => return Poll::Ready(()),
+                (Poll::Ready(Pass::Ended), _) | (_, Poll::Ready(Pass::Ended)) => {
+                    return Poll::Ready(());
+                }
                 (Poll::Pending, Poll::Pending) => return Poll::Pending,
                 (Poll::Ready(Pass::Moved), _) | (_, Poll::Ready(Pass::Moved)) => {}
             }

@@ -43,7 +43,11 @@ impl<K, V> Default for Table<K, V> {
 
 impl<K: Eq + Hash, V: Clone> Table<K, V> {
     pub(crate) fn get(&self, key: &K) -> Option<V> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(key)
+            .cloned()
     }
 
     pub(crate) fn insert(&self, key: K, value: V) {
@@ -56,11 +60,19 @@ impl<K: Eq + Hash, V: Clone> Table<K, V> {
 
     /// Returns the value of `key`, made by `make` if there is none.
     pub(crate) fn get_or_insert_with(&self, key: K, make: impl FnOnce() -> V) -> V {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_insert_with(make).clone()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(key)
+            .or_insert_with(make)
+            .clone()
     }
 
     pub(crate) fn clear(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 }
 
@@ -87,7 +99,8 @@ impl SharedTables {
     /// Returns the number that stands for a place in a session's statements; see [`pgweir_session::ClientSession::new`].
     pub(crate) fn place(&self, key: LoginKey) -> u64 {
         // Numbers are never used twice, so a place that outlives a clean-up merely looks new.
-        self.places.get_or_insert_with(key, || self.next_place.fetch_add(1, Ordering::Relaxed) + 1)
+        self.places
+            .get_or_insert_with(key, || self.next_place.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
     /// Returns the one shared set with these contents.
@@ -95,7 +108,10 @@ impl SharedTables {
         if entries.is_empty() {
             return SharedParameters::default();
         }
-        let mut interner = self.parameters.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut interner = self
+            .parameters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(set) = interner.sets.get(&entries) {
             return Arc::clone(set);
         }
@@ -104,7 +120,10 @@ impl SharedTables {
             interner.sets.clear();
         }
         interner.next_id += 1;
-        let set = Arc::new(ParameterSet { id: interner.next_id, entries: entries.clone() });
+        let set = Arc::new(ParameterSet {
+            id: interner.next_id,
+            entries: entries.clone(),
+        });
         interner.sets.insert(entries, Arc::clone(&set));
         set
     }

@@ -71,6 +71,8 @@ pub(crate) struct Worker {
     clusters: Vec<RefCell<ClusterView>>,
     pools: RefCell<HashMap<PoolKey, LocalPool<ServerConnection>>>,
     clock: Cell<Instant>,
+    /// As last heard: read at every turn of every session, so it is no lock's.
+    phase: Cell<Phase>,
 }
 
 /// One cluster as a worker sees it.
@@ -86,7 +88,10 @@ impl Worker {
         let config = shared.config.load();
         let view = |(handle, cluster): (&pgweir_cluster::Handle, &pgweir_config::Cluster)| {
             let address = |backend: &pgweir_config::Backend| {
-                Arc::new(Address { host: Arc::clone(&backend.host), port: backend.port })
+                Arc::new(Address {
+                    host: Arc::clone(&backend.host),
+                    port: backend.port,
+                })
             };
             RefCell::new(ClusterView {
                 topology: handle.reader(),
@@ -108,9 +113,15 @@ impl Worker {
             gather: RefCell::new(Gather::new()),
             tables: RefCell::new(tables),
             slots: Slots::new(index),
-            clusters: shared.clusters.iter().zip(&config.clusters).map(view).collect(),
+            clusters: shared
+                .clusters
+                .iter()
+                .zip(&config.clusters)
+                .map(view)
+                .collect(),
             pools: RefCell::default(),
             clock: Cell::new(Instant::now()),
+            phase: Cell::new(Phase::Serving),
             shared: Arc::clone(&shared),
         }
     }
@@ -118,6 +129,10 @@ impl Worker {
     /// Returns the time to within [`CLOCK_PERIOD`], without a look at the clock.
     pub(crate) fn coarse_now(&self) -> Instant {
         self.clock.get()
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase.get()
     }
 
     pub(crate) fn cluster(&self, index: u16) -> Option<&RefCell<ClusterView>> {
@@ -133,7 +148,11 @@ impl Worker {
     }
 
     pub(crate) fn address(&self, node: NodeId) -> Option<Arc<Address>> {
-        self.cluster(node.cluster)?.borrow().addresses.get(usize::from(node.node)).cloned()
+        self.cluster(node.cluster)?
+            .borrow()
+            .addresses
+            .get(usize::from(node.node))
+            .cloned()
     }
 
     /// Returns this thread's part of a pool.
@@ -157,15 +176,24 @@ impl Worker {
     /// Sets the limits of the pools to those of the present configuration.
     fn apply_config(&self) {
         let config = self.shared.config.load();
-        let pools: Vec<_> = self.pools.borrow().iter().map(|(key, pool)| (key.clone(), pool.clone())).collect();
+        let pools: Vec<_> = self
+            .pools
+            .borrow()
+            .iter()
+            .map(|(key, pool)| (key.clone(), pool.clone()))
+            .collect();
         for (key, pool) in pools {
             let size = config
                 .databases
                 .iter()
-                .find(|db| db.cluster_index == key.node.cluster && db.server_name(&key.database) == &*key.database)
+                .find(|db| {
+                    db.cluster_index == key.node.cluster
+                        && db.server_name(&key.database) == &*key.database
+                })
                 .map(|db| db.pool_size);
             if let Some(size) = size {
-                pool.shared().set_limit(usize::try_from(size).unwrap_or(usize::MAX));
+                pool.shared()
+                    .set_limit(usize::try_from(size).unwrap_or(usize::MAX));
             }
             pool.shared().set_lifetime(config.server.server_lifetime);
         }
@@ -173,7 +201,12 @@ impl Worker {
 
     fn reap(&self) {
         let config = self.shared.config.load();
-        let min = config.databases.iter().map(|db| db.pool_min).max().unwrap_or(0);
+        let min = config
+            .databases
+            .iter()
+            .map(|db| db.pool_min)
+            .max()
+            .unwrap_or(0);
         let min = usize::try_from(min).unwrap_or(usize::MAX);
         let pools: Vec<_> = self.pools.borrow().values().cloned().collect();
         for pool in pools {
@@ -189,24 +222,30 @@ pub(crate) fn spawn(
     mail: UnboundedReceiver<Mail>,
 ) -> Result<JoinHandle<()>, std::io::Error> {
     let (built, is_built) = std::sync::mpsc::channel();
-    let thread = std::thread::Builder::new().name(format!("pgweir-{index}")).spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            // The default of 61 makes a busy thread ask the reactor rarely; sockets are all that it has.
-            .event_interval(31)
-            .build_local(tokio::runtime::LocalOptions::default());
-        match runtime {
-            Ok(runtime) => {
-                // The starter waits for this.
-                let _waits = built.send(Ok(()));
-                runtime.block_on(async move { serve(Rc::new(Worker::new(index, shared)), mail).await });
+    let thread = std::thread::Builder::new()
+        .name(format!("pgweir-{index}"))
+        .spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                // The default of 61 makes a busy thread ask the reactor rarely; sockets are all that it has.
+                .event_interval(31)
+                .build_local(tokio::runtime::LocalOptions::default());
+            match runtime {
+                Ok(runtime) => {
+                    // The starter waits for this.
+                    let _waits = built.send(Ok(()));
+                    runtime.block_on(async move {
+                        serve(Rc::new(Worker::new(index, shared)), mail).await
+                    });
+                }
+                Err(error) => {
+                    let _waits = built.send(Err(error));
+                }
             }
-            Err(error) => {
-                let _waits = built.send(Err(error));
-            }
-        }
-    })?;
-    is_built.recv().unwrap_or_else(|_| Err(std::io::Error::other("the thread ended at once")))?;
+        })?;
+    is_built
+        .recv()
+        .unwrap_or_else(|_| Err(std::io::Error::other("the thread ended at once")))?;
     Ok(thread)
 }
 
@@ -231,8 +270,9 @@ async fn serve(worker: Rc<Worker>, mut mail: UnboundedReceiver<Mail>) {
                 }
             }
             changed = phase.changed() => {
+                worker.phase.set(worker.shared.phase());
                 worker.slots.wake_all();
-                if changed.is_err() || worker.shared.phase() == Phase::Stopping {
+                if changed.is_err() || worker.phase() == Phase::Stopping {
                     break;
                 }
             }
@@ -265,7 +305,11 @@ fn on_mail(worker: &Rc<Worker>, note: Mail) {
                 Err(error) => tracing::warn!(%error, "cannot take over a new connection"),
             }
         }
-        Mail::Cancel { process_id, secret, done } => worker.slots.request(process_id, &secret, done),
+        Mail::Cancel {
+            process_id,
+            secret,
+            done,
+        } => worker.slots.request(process_id, &secret, done),
         Mail::Serve(key) => worker.serve(&key),
         Mail::ConfigChanged => worker.apply_config(),
     }

@@ -64,6 +64,8 @@ pub struct ClientSession {
     rest: Rest,
     /// The session has its server connection for itself.
     owns_server: bool,
+    /// A batch that makes the server forget statements has gone out.
+    is_discarding: bool,
     /// Part of a batch has been forwarded, its end has not.
     pub(crate) is_open: bool,
 }
@@ -131,6 +133,7 @@ impl ClientSession {
             batch: BatchInProgress::default(),
             rest: Rest::default(),
             owns_server: false,
+            is_discarding: false,
             is_open: false,
         }
     }
@@ -155,6 +158,18 @@ impl ClientSession {
         self.is_open || self.rest.len > 0
     }
 
+    /// Returns whether the batch at hand can be understood only when all earlier ones have been answered.
+    pub fn must_wait(&self) -> bool {
+        (self.is_discarding || self.batch.facts.marks.has(Marks::DEPENDS))
+            && self.outstanding.holds_whole_batch()
+    }
+
+    /// Returns whether every batch that went to the server as a whole has been answered. Of a batch that went there in part
+    /// replies may still be due, which the server keeps until the Sync.
+    pub fn are_whole_batches_answered(&self) -> bool {
+        !self.outstanding.holds_whole_batch()
+    }
+
     /// Returns whether as many replies are due as the client may have waiting.
     pub fn is_pipeline_full(&self) -> bool {
         self.outstanding.len() >= self.limits.pipeline
@@ -173,7 +188,11 @@ impl ClientSession {
     /// Throws away all replies that are due: the batch runs anew elsewhere.
     pub fn abandon_replies(&mut self) {
         self.outstanding.skip_all();
-        self.replies = if self.outstanding.is_settled() { Replies::Passed } else { Replies::Abandoned };
+        self.replies = if self.outstanding.is_settled() {
+            Replies::Passed
+        } else {
+            Replies::Abandoned
+        };
     }
 
     /// Forgets what a server owed: its connection is gone.
@@ -214,7 +233,11 @@ impl ClientSession {
             Pending::Undefined => return None,
             Pending::Untouched => {}
         }
-        if name.is_empty() { self.unnamed.clone() } else { self.named.get(name).cloned() }
+        if name.is_empty() {
+            self.unnamed.clone()
+        } else {
+            self.named.get(name).cloned()
+        }
     }
 
     /// Returns whether an unknown statement name may be one that the session made by SQL on the server that is its own.

@@ -98,12 +98,22 @@ pub struct Entry {
 impl Entry {
     /// An entry that forwards a reply and changes nothing.
     pub fn forward(owed: Owed) -> Self {
-        Entry { owed, action: Action::Forward, change: Change::None, places: None }
+        Entry {
+            owed,
+            action: Action::Forward,
+            change: Change::None,
+            places: None,
+        }
     }
 
     /// An entry that swallows a reply.
     pub fn skip(owed: Owed) -> Self {
-        Entry { owed, action: Action::Skip, change: Change::None, places: None }
+        Entry {
+            owed,
+            action: Action::Skip,
+            change: Change::None,
+            places: None,
+        }
     }
 }
 
@@ -163,14 +173,21 @@ impl Outstanding {
     /// Takes the request at the front if the server skips it after an error in an extended message: all up to a Sync,
     /// simple queries included.
     pub fn pop_skipped(&mut self) -> Option<Entry> {
-        if self.front()?.owed == Owed::Sync { None } else { self.pop() }
+        if self.front()?.owed == Owed::Sync {
+            None
+        } else {
+            self.pop()
+        }
     }
 
     /// Takes a Sync that directly follows the request at the front: the server in COPY IN ignores it.
     ///
     /// Returns whether there was one.
     pub fn drop_sync_behind_front(&mut self) -> bool {
-        let found = self.entries.get(1).is_some_and(|entry| entry.owed == Owed::Sync);
+        let found = self
+            .entries
+            .get(1)
+            .is_some_and(|entry| entry.owed == Owed::Sync);
         if found {
             self.entries.remove(1);
             self.awaited -= 1;
@@ -185,10 +202,15 @@ impl Outstanding {
         }
         for entry in self.entries.iter().rev() {
             match &entry.change {
-                Change::Define { name: defined, statement } if **defined == *name => {
+                Change::Define {
+                    name: defined,
+                    statement,
+                } if **defined == *name => {
                     return Pending::Defined(Rc::clone(statement));
                 }
-                Change::Undefine { name: undefined } if **undefined == *name => return Pending::Undefined,
+                Change::Undefine { name: undefined } if **undefined == *name => {
+                    return Pending::Undefined;
+                }
                 Change::None | Change::Define { .. } | Change::Undefine { .. } => {}
             }
         }
@@ -201,7 +223,8 @@ impl Outstanding {
         if self.changes == 0 {
             return false;
         }
-        self.earlier_batches().any(|entry| entry.change.name() == Some(name))
+        self.earlier_batches()
+            .any(|entry| entry.change.name() == Some(name))
     }
 
     /// Returns whether an earlier batch places a statement on the server or takes it from there, which is undone if that
@@ -210,9 +233,19 @@ impl Outstanding {
         self.placing > 0 && self.earlier_batches().any(|entry| entry.places == Some(id))
     }
 
+    /// Returns whether a batch that has gone out as a whole is still to be answered.
+    pub fn holds_whole_batch(&self) -> bool {
+        self.entries
+            .iter()
+            .any(|entry| matches!(entry.owed, Owed::Sync | Owed::Query | Owed::FunctionCall))
+    }
+
     /// Returns the statements that are being placed on the server.
     pub fn placed(&self) -> impl Iterator<Item = StatementId> {
-        self.entries.iter().filter(|entry| entry.owed == Owed::Parse).filter_map(|entry| entry.places)
+        self.entries
+            .iter()
+            .filter(|entry| entry.owed == Owed::Parse)
+            .filter_map(|entry| entry.places)
     }
 
     fn earlier_batches(&self) -> impl Iterator<Item = &Entry> {
@@ -220,7 +253,9 @@ impl Outstanding {
             .entries
             .iter()
             .rposition(|entry| matches!(entry.owed, Owed::Sync | Owed::Query | Owed::FunctionCall));
-        self.entries.iter().take(last_end.map_or(0, |last| last + 1))
+        self.entries
+            .iter()
+            .take(last_end.map_or(0, |last| last + 1))
     }
 
     /// Returns whether the server owes nothing.
@@ -248,7 +283,8 @@ impl Outstanding {
 
     /// Turns every due reply into one that is swallowed.
     pub fn skip_all(&mut self) {
-        self.entries.retain(|entry| !matches!(entry.action, Action::Fake));
+        self.entries
+            .retain(|entry| !matches!(entry.action, Action::Fake));
         for entry in &mut self.entries {
             entry.action = Action::Skip;
             entry.change = Change::None;

@@ -36,9 +36,13 @@ impl ParameterSet {
         let mut entries: Vec<(String, String)> = Vec::new();
         let mut set = |name: &str, value: &str| {
             let valid = !name.is_empty()
-                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'.');
+                && name
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'.');
             if !valid {
-                return Err(BadParameter { name: name.to_owned() });
+                return Err(BadParameter {
+                    name: name.to_owned(),
+                });
             }
             let name = name.to_ascii_lowercase();
             entries.retain(|(known, _)| *known != name);
@@ -163,7 +167,13 @@ mod tests {
     use super::*;
 
     fn set(id: u64, entries: &[(&str, &str)]) -> ParameterSet {
-        ParameterSet { id, entries: entries.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect() }
+        ParameterSet {
+            id,
+            entries: entries
+                .iter()
+                .map(|(n, v)| (n.to_string(), v.to_string()))
+                .collect(),
+        }
     }
 
     #[test]
@@ -171,8 +181,14 @@ mod tests {
         let read = |options| ParameterSet::from_startup([("options", options)].into_iter());
         let ok = |pairs: &[(&str, &str)]| Ok(set(0, pairs).entries);
         assert_eq!(read("-c search_path=a,b"), ok(&[("search_path", "a,b")]));
-        assert_eq!(read("-cgeqo=off --work-mem=1MB"), ok(&[("geqo", "off"), ("work_mem", "1MB")]));
-        assert_eq!(read(r"-c application_name=a\ b\\c"), ok(&[("application_name", r"a b\c")]));
+        assert_eq!(
+            read("-cgeqo=off --work-mem=1MB"),
+            ok(&[("geqo", "off"), ("work_mem", "1MB")])
+        );
+        assert_eq!(
+            read(r"-c application_name=a\ b\\c"),
+            ok(&[("application_name", r"a b\c")])
+        );
         assert_eq!(read("  "), ok(&[]));
         assert!(read("-x").is_err());
         assert!(read("-c geqo").is_err());
@@ -181,7 +197,14 @@ mod tests {
     #[test]
     fn leaves_out_what_is_no_setting_and_lets_the_last_one_win() {
         let got = ParameterSet::from_startup(
-            [("user", "u"), ("database", "d"), ("TimeZone", "UTC"), ("timezone", "CET"), ("_pq_.x", "1")].into_iter(),
+            [
+                ("user", "u"),
+                ("database", "d"),
+                ("TimeZone", "UTC"),
+                ("timezone", "CET"),
+                ("_pq_.x", "1"),
+            ]
+            .into_iter(),
         );
         assert_eq!(got, Ok(set(0, &[("timezone", "CET")]).entries));
     }
@@ -189,15 +212,26 @@ mod tests {
     #[test]
     fn refuses_a_name_that_could_carry_sql() {
         let got = ParameterSet::from_startup([("a;drop table t", "1")].into_iter());
-        assert_eq!(got, Err(BadParameter { name: "a;drop table t".into() }));
+        assert_eq!(
+            got,
+            Err(BadParameter {
+                name: "a;drop table t".into()
+            })
+        );
     }
 
     #[test]
     fn switches_by_the_difference_alone() {
         let a = set(1, &[("application_name", "a"), ("timezone", "CET")]);
         let b = set(2, &[("application_name", "a"), ("search_path", "x, 'y\\")]);
-        assert_eq!(b.switch_sql(&a), "RESET timezone;SELECT pg_catalog.set_config('search_path',E'x, ''y\\\\',false)");
+        assert_eq!(
+            b.switch_sql(&a),
+            "RESET timezone;SELECT pg_catalog.set_config('search_path',E'x, ''y\\\\',false)"
+        );
         assert_eq!(a.switch_sql(&a), "");
-        assert_eq!(set(0, &[]).switch_sql(&a), "RESET application_name;RESET timezone;");
+        assert_eq!(
+            set(0, &[]).switch_sql(&a),
+            "RESET application_name;RESET timezone;"
+        );
     }
 }

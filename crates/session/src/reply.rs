@@ -4,7 +4,9 @@
 //! beyond their header. Only ErrorResponse, ParameterStatus, ReadyForQuery and CommandComplete are read.
 
 use pgweir_model::Sqlstate;
-use pgweir_wire::backend::{CommandComplete, ErrorResponse, ParameterStatus, ReadyForQuery, field, tag};
+use pgweir_wire::backend::{
+    CommandComplete, ErrorResponse, ParameterStatus, ReadyForQuery, field, tag,
+};
 use pgweir_wire::{Gather, HEADER_LEN, Header};
 
 use crate::client::{ClientSession, Replies};
@@ -71,7 +73,9 @@ impl<'a> Cursor<'a> {
     }
 
     fn body(&self, header: Header) -> &'a [u8] {
-        self.input.get(self.at + HEADER_LEN..self.at + header.frame_len()).unwrap_or_default()
+        self.input
+            .get(self.at + HEADER_LEN..self.at + header.frame_len())
+            .unwrap_or_default()
     }
 }
 
@@ -88,7 +92,11 @@ impl ClientSession {
         server: &mut ServerSession,
         out: &mut Gather,
     ) -> Result<Received, Violation> {
-        let mut cursor = Cursor { input, at: 0, run: 0 };
+        let mut cursor = Cursor {
+            input,
+            at: 0,
+            run: 0,
+        };
         self.finish_cut_message(&mut cursor, server, out);
         while server.remaining == 0 {
             if self.replies == Replies::Watched && !self.front_is_skipped_query() {
@@ -96,35 +104,54 @@ impl ClientSession {
                     LookAhead::Undecided => break,
                     LookAhead::Recovery => {
                         cursor.flush(out);
-                        return Ok(Received { consumed: cursor.at, event: ReplyEvent::Replay });
+                        return Ok(Received {
+                            consumed: cursor.at,
+                            event: ReplyEvent::Replay,
+                        });
                     }
                     LookAhead::Result => self.replies = Replies::Passed,
                 }
             }
-            let Some(header) = Header::peek(cursor.rest())? else { break };
+            let Some(header) = Header::peek(cursor.rest())? else {
+                break;
+            };
             self.emit_fakes(&mut cursor, out);
             if !self.step(header, &mut cursor, server, out)? {
                 break;
             }
         }
         cursor.flush(out);
-        Ok(Received { consumed: cursor.at, event: ReplyEvent::None })
+        Ok(Received {
+            consumed: cursor.at,
+            event: ReplyEvent::None,
+        })
     }
 
     /// Puts out the replies of ours that are due before anything the server sends.
     ///
     /// For a batch of which nothing went to the server and that ends in Flush.
     pub fn emit_due_fakes(&mut self, out: &mut Gather) {
-        let mut cursor = Cursor { input: &[], at: 0, run: 0 };
+        let mut cursor = Cursor {
+            input: &[],
+            at: 0,
+            run: 0,
+        };
         self.emit_fakes(&mut cursor, out);
     }
 
     /// Returns whether the next reply is that of our own switch of parameters, which comes before the batch's.
     fn front_is_skipped_query(&self) -> bool {
-        self.outstanding.front().is_some_and(|e| e.owed == Owed::Query && matches!(e.action, Action::Skip))
+        self.outstanding
+            .front()
+            .is_some_and(|e| e.owed == Owed::Query && matches!(e.action, Action::Skip))
     }
 
-    fn finish_cut_message(&mut self, cursor: &mut Cursor<'_>, server: &mut ServerSession, out: &mut Gather) {
+    fn finish_cut_message(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        server: &mut ServerSession,
+        out: &mut Gather,
+    ) {
         let taken = server.remaining.min(cursor.input.len());
         server.remaining -= taken;
         if server.remaining_forward {
@@ -139,11 +166,21 @@ impl ClientSession {
     }
 
     fn emit_fakes(&mut self, cursor: &mut Cursor<'_>, out: &mut Gather) {
-        while self.outstanding.front().is_some_and(|entry| matches!(entry.action, Action::Fake)) {
-            let Some(entry) = self.outstanding.pop() else { return };
+        while self
+            .outstanding
+            .front()
+            .is_some_and(|entry| matches!(entry.action, Action::Fake))
+        {
+            let Some(entry) = self.outstanding.pop() else {
+                return;
+            };
             if entry.owed != Owed::CopyEnd {
                 cursor.flush(out);
-                out.scratch(if entry.owed == Owed::Close { CLOSE_COMPLETE } else { PARSE_COMPLETE });
+                out.scratch(if entry.owed == Owed::Close {
+                    CLOSE_COMPLETE
+                } else {
+                    PARSE_COMPLETE
+                });
             }
             self.apply(entry.change);
         }
@@ -165,7 +202,11 @@ impl ClientSession {
         // Rows first: there may be millions, and nothing about them needs a look.
         if header.tag == tag::DATA_ROW {
             let forward = match self.outstanding.front() {
-                Some(Entry { owed: Owed::Query | Owed::Execute, action, .. }) => matches!(action, Action::Forward),
+                Some(Entry {
+                    owed: Owed::Query | Owed::Execute,
+                    action,
+                    ..
+                }) => matches!(action, Action::Forward),
                 _ => return Err(Violation::UnownedReply { tag: header.tag }),
             };
             take(header, forward, cursor, server, out);
@@ -173,7 +214,10 @@ impl ClientSession {
         }
         let is_read = matches!(
             header.tag,
-            tag::ERROR_RESPONSE | tag::PARAMETER_STATUS | tag::READY_FOR_QUERY | tag::COMMAND_COMPLETE
+            tag::ERROR_RESPONSE
+                | tag::PARAMETER_STATUS
+                | tag::READY_FOR_QUERY
+                | tag::COMMAND_COMPLETE
         );
         if is_read && !whole && header.frame_len() <= READ_WHOLE_LIMIT {
             return Ok(false);
@@ -183,7 +227,10 @@ impl ClientSession {
             tag::READY_FOR_QUERY => self.on_ready(header, cursor, server, out)?,
             tag::PARAMETER_STATUS => self.on_parameter_status(header, cursor, server, out),
             tag::NOTICE_RESPONSE => {
-                let forward = !self.outstanding.front().is_some_and(|e| matches!(e.action, Action::Skip));
+                let forward = !self
+                    .outstanding
+                    .front()
+                    .is_some_and(|e| matches!(e.action, Action::Skip));
                 take(header, forward, cursor, server, out);
             }
             tag::NOTIFICATION_RESPONSE => take(header, true, cursor, server, out),
@@ -257,8 +304,11 @@ impl ClientSession {
         if body.first() != Some(&b'D') {
             return;
         }
-        let command = CommandComplete::decode(body).map(|complete| complete.tag).unwrap_or_default();
-        if command == b"DEALLOCATE ALL" || command == b"DISCARD ALL" || command == b"DISCARD PLANS" {
+        let command = CommandComplete::decode(body)
+            .map(|complete| complete.tag)
+            .unwrap_or_default();
+        if command == b"DEALLOCATE ALL" || command == b"DISCARD ALL" || command == b"DISCARD PLANS"
+        {
             if command != b"DISCARD PLANS" {
                 self.forget_statements();
                 server.statements.clear();
@@ -282,7 +332,10 @@ impl ClientSession {
             server.report(&text(status.name), &text(status.value));
         }
         // What our own switch of parameters causes is no news to this client: its login reported it.
-        let ours = self.outstanding.front().is_some_and(|e| matches!(e.action, Action::Skip));
+        let ours = self
+            .outstanding
+            .front()
+            .is_some_and(|e| matches!(e.action, Action::Skip));
         take(header, !ours, cursor, server, out);
     }
 
@@ -317,7 +370,13 @@ impl ClientSession {
         if self.outstanding.is_empty() {
             self.is_open = false;
         }
-        take(header, matches!(entry.action, Action::Forward), cursor, server, out);
+        take(
+            header,
+            matches!(entry.action, Action::Forward),
+            cursor,
+            server,
+            out,
+        );
         self.apply(entry.change);
         // Fakes behind a Sync belong to the next batch and wait for its first reply, unless nothing else is due.
         if self.outstanding.is_settled() {
@@ -330,7 +389,13 @@ impl ClientSession {
     }
 
     /// An error: the server skips to the next Sync, and so do the requests that wait for it.
-    fn on_error(&mut self, header: Header, cursor: &mut Cursor<'_>, server: &mut ServerSession, out: &mut Gather) {
+    fn on_error(
+        &mut self,
+        header: Header,
+        cursor: &mut Cursor<'_>,
+        server: &mut ServerSession,
+        out: &mut Gather,
+    ) {
         server.copy_in = false;
         if server.syncs == Syncs::Ignored {
             // A ReadyForQuery too many may follow, which nobody but this client may get.
@@ -340,8 +405,14 @@ impl ClientSession {
         let body = cursor.body(header);
         let error = ErrorResponse::decode(body);
         let sqlstate = error.ok().and_then(|e| e.sqlstate());
-        let substitute = match self.outstanding.front().map(|entry| (&entry.action, entry.owed)) {
-            Some((Action::Substitute(ours), _)) if sqlstate == Some(Sqlstate::INVALID_SQL_STATEMENT_NAME.0) => {
+        let substitute = match self
+            .outstanding
+            .front()
+            .map(|entry| (&entry.action, entry.owed))
+        {
+            Some((Action::Substitute(ours), _))
+                if sqlstate == Some(Sqlstate::INVALID_SQL_STATEMENT_NAME.0) =>
+            {
                 cursor.flush(out);
                 out.scratch(ours);
                 true
@@ -353,14 +424,21 @@ impl ClientSession {
             }
             _ => false,
         };
-        take(header, !substitute && self.replies != Replies::Abandoned, cursor, server, out);
+        take(
+            header,
+            !substitute && self.replies != Replies::Abandoned,
+            cursor,
+            server,
+            out,
+        );
         let front = self.outstanding.front().map(|entry| entry.owed);
         if matches!(front, None | Some(Owed::Query | Owed::FunctionCall)) {
             return;
         }
         // A Parse that fails has dropped the unnamed statement before it was looked at.
         if front == Some(Owed::Parse)
-            && let Some(Change::Define { name, .. }) = self.outstanding.front().map(|entry| &entry.change)
+            && let Some(Change::Define { name, .. }) =
+                self.outstanding.front().map(|entry| &entry.change)
             && name.is_empty()
         {
             self.undefine(b"");
@@ -405,8 +483,13 @@ impl ClientSession {
                     return Ok(LookAhead::Undecided);
                 }
                 let body = rest.get(HEADER_LEN..header.frame_len()).unwrap_or_default();
-                let recovery = ErrorResponse::decode(body).is_ok_and(|error| is_recovery_error(&error));
-                return Ok(if recovery { LookAhead::Recovery } else { LookAhead::Result });
+                let recovery =
+                    ErrorResponse::decode(body).is_ok_and(|error| is_recovery_error(&error));
+                return Ok(if recovery {
+                    LookAhead::Recovery
+                } else {
+                    LookAhead::Result
+                });
             }
             decided |= matches!(
                 header.tag,
@@ -424,7 +507,11 @@ impl ClientSession {
             rest = rest.get(header.frame_len()..).unwrap_or_default();
         }
         let full = input.len() >= READ_WHOLE_LIMIT;
-        Ok(if decided || full { LookAhead::Result } else { LookAhead::Undecided })
+        Ok(if decided || full {
+            LookAhead::Result
+        } else {
+            LookAhead::Undecided
+        })
     }
 }
 
@@ -438,7 +525,13 @@ enum LookAhead {
 }
 
 /// Passes over one message, which goes out or not; what has not arrived of it follows later.
-fn take(header: Header, forward: bool, cursor: &mut Cursor<'_>, server: &mut ServerSession, out: &mut Gather) {
+fn take(
+    header: Header,
+    forward: bool,
+    cursor: &mut Cursor<'_>,
+    server: &mut ServerSession,
+    out: &mut Gather,
+) {
     let here = header.frame_len().min(cursor.rest().len());
     server.remaining = header.frame_len() - here;
     server.remaining_forward = forward;
@@ -484,5 +577,7 @@ pub fn is_stale_plan(error: &ErrorResponse<'_>) -> bool {
 }
 
 fn memchr_find(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack.windows(needle.len()).any(|window| window == needle)
+    haystack
+        .windows(needle.len())
+        .any(|window| window == needle)
 }

@@ -43,7 +43,12 @@ pub struct ServerStatements {
 
 impl ServerStatements {
     fn new(limit: usize) -> Self {
-        ServerStatements { last_use: HashMap::default(), clock: 0, leased_at: 0, limit: limit.max(1) }
+        ServerStatements {
+            last_use: HashMap::default(),
+            clock: 0,
+            leased_at: 0,
+            limit: limit.max(1),
+        }
     }
 
     /// Returns whether the statement is there, and marks it as used.
@@ -67,7 +72,11 @@ impl ServerStatements {
         if self.last_use.len() < self.limit {
             return None;
         }
-        let (id, used) = self.last_use.iter().min_by_key(|(_, used)| **used).map(|(id, used)| (*id, *used))?;
+        let (id, used) = self
+            .last_use
+            .iter()
+            .min_by_key(|(_, used)| **used)
+            .map(|(id, used)| (*id, *used))?;
         if used > self.leased_at {
             return None;
         }
@@ -190,12 +199,18 @@ impl ServerSession {
 
     /// Marks what a pin leaves behind.
     pub fn mark_pin(&mut self, reason: PinReason) {
-        self.mark(if reason.survives_discard() { Ledger::Beyond } else { Ledger::SessionState });
+        self.mark(if reason.survives_discard() {
+            Ledger::Beyond
+        } else {
+            Ledger::SessionState
+        });
     }
 
     /// Returns whether the connection is between transactions, between messages, and carries nothing of its last session.
     pub fn is_clean(&self) -> bool {
-        self.is_between_messages() && self.status == TransactionStatus::Idle && self.ledger == Ledger::Clean
+        self.is_between_messages()
+            && self.status == TransactionStatus::Idle
+            && self.ledger == Ledger::Clean
     }
 
     /// Returns whether no reply is cut in two.

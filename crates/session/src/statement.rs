@@ -31,7 +31,11 @@ impl StatementId {
     ///
     /// Well below NAMEDATALEN (64), and with a prefix that no client gets through to a server.
     pub fn server_name(self) -> String {
-        format!("{SERVER_NAME_PREFIX}{}_{}", self.0 >> COUNTER_BITS, self.0 & ((1 << COUNTER_BITS) - 1))
+        format!(
+            "{SERVER_NAME_PREFIX}{}_{}",
+            self.0 >> COUNTER_BITS,
+            self.0 & ((1 << COUNTER_BITS) - 1)
+        )
     }
 }
 
@@ -125,14 +129,18 @@ impl StatementTable {
         let hash = self.hasher.hash_one(tail);
         let same = |statement: &Rc<Statement>| statement.tail.as_deref() == Some(tail);
         if let Some(found) = self.young.find(hash, same) {
-            found.prepared_count.set(found.prepared_count.get().saturating_add(1));
+            found
+                .prepared_count
+                .set(found.prepared_count.get().saturating_add(1));
             return Rc::clone(found);
         }
         let statement = match self.old.find_entry(hash, same) {
             Ok(entry) => entry.remove().0,
             Err(_) => self.create(Some(tail.into()), Some(plans.get(sql))),
         };
-        statement.prepared_count.set(statement.prepared_count.get().saturating_add(1));
+        statement
+            .prepared_count
+            .set(statement.prepared_count.get().saturating_add(1));
         self.insert(hash, &statement, tail.len());
         statement
     }
@@ -164,7 +172,9 @@ impl StatementTable {
         }
         self.young_bytes += bytes;
         let hasher = &self.hasher;
-        self.young.insert_unique(hash, Rc::clone(statement), |s| hasher.hash_one(s.tail.as_deref().unwrap_or_default()));
+        self.young.insert_unique(hash, Rc::clone(statement), |s| {
+            hasher.hash_one(s.tail.as_deref().unwrap_or_default())
+        });
     }
 
     /// Returns how many statements the table holds.

@@ -44,6 +44,8 @@ impl Marks {
     pub const OPENS_TRANSACTION: Marks = Marks(128);
     /// What one of its statement names means depends on how an earlier batch ends.
     pub const DEPENDS: Marks = Marks(256);
+    /// It makes the server forget prepared statements.
+    pub const DISCARDS: Marks = Marks(512);
 
     /// Returns whether all of `marks` are set.
     pub fn has(self, marks: Marks) -> bool {
@@ -74,6 +76,9 @@ impl Facts {
         if effects.ddl {
             self.marks.set(Marks::DDL);
         }
+        if !effects.discard.is_empty() {
+            self.marks.set(Marks::DISCARDS);
+        }
         if opens_transaction(effects.transaction) {
             self.marks.set(Marks::OPENS_TRANSACTION);
         }
@@ -103,7 +108,10 @@ impl Facts {
 
 /// Returns whether a replica may be given a statement of this class.
 pub fn is_read(reason: Reason) -> bool {
-    matches!(reason, Reason::Read | Reason::ReadByTokens | Reason::ReadOnlyTransaction)
+    matches!(
+        reason,
+        Reason::Read | Reason::ReadByTokens | Reason::ReadOnlyTransaction
+    )
 }
 
 fn opens_transaction(control: TransactionControl) -> bool {

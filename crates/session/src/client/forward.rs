@@ -7,7 +7,9 @@ use std::rc::Rc;
 
 use pgweir_model::{PinReason, Sqlstate};
 use pgweir_wire::backend::{ErrorBuilder, ReadyForQuery, Severity, tag as backend_tag};
-use pgweir_wire::frontend::{BindHead, Close, Describe, Parse, Query, Target, bind_head, parse_head, tag, target_head};
+use pgweir_wire::frontend::{
+    BindHead, Close, Describe, Parse, Query, Target, bind_head, parse_head, tag, target_head,
+};
 use pgweir_wire::{DecodeError, Frames, Gather, HEADER_LEN, Header, TransactionStatus};
 
 use super::{ClientSession, Tables, significant};
@@ -61,7 +63,12 @@ impl ClientSession {
             return;
         }
         server.unnamed = None;
-        out.scratch_mut(|bytes| Query { sql: sql.as_bytes() }.encode(bytes));
+        out.scratch_mut(|bytes| {
+            Query {
+                sql: sql.as_bytes(),
+            }
+            .encode(bytes)
+        });
         self.outstanding.push(Entry::skip(Owed::Query));
     }
 
@@ -79,15 +86,21 @@ impl ClientSession {
         let mut settings = Vec::new();
         while let Ok(Some(frame)) = frames.next() {
             let text = match frame.tag {
-                tag::QUERY => Query::decode(frame.body()).ok().map(|query| query.sql.to_vec()),
-                tag::PARSE => Parse::decode(frame.body()).ok().map(|parse| parse.sql.to_vec()),
+                tag::QUERY => Query::decode(frame.body())
+                    .ok()
+                    .map(|query| query.sql.to_vec()),
+                tag::PARSE => Parse::decode(frame.body())
+                    .ok()
+                    .map(|parse| parse.sql.to_vec()),
                 tag::BIND => match BindHead::decode(frame.body()) {
                     Ok(Some(head)) => self.statement_text(head.statement),
                     Ok(None) | Err(_) => None,
                 },
                 _ => None,
             };
-            let text = text.filter(|sql| tables.plans.get(sql).classified.effects.pin == Some(PinReason::Setting));
+            let text = text.filter(|sql| {
+                tables.plans.get(sql).classified.effects.pin == Some(PinReason::Setting)
+            });
             settings.extend(text.filter(|text| settings.last() != Some(text)));
         }
         settings
@@ -104,6 +117,10 @@ impl ClientSession {
         server: &mut ServerSession,
         out: &mut Gather,
     ) -> Result<(), Violation> {
+        if !self.outstanding.holds_whole_batch() {
+            self.is_discarding = false;
+        }
+        self.is_discarding |= self.batch.facts.marks.has(Marks::DISCARDS);
         let input = input.get(..len).unwrap_or(input);
         let mut at = self.rest.len.min(input.len());
         if at > 0 {
@@ -115,7 +132,12 @@ impl ClientSession {
         while let Some(header) = Header::peek(input.get(at..).unwrap_or_default())? {
             let end = input.len().min(at + header.frame_len());
             let body = input.get(at + HEADER_LEN..end).unwrap_or_default();
-            let message = Message { header, start: at, end, body };
+            let message = Message {
+                header,
+                start: at,
+                end,
+                body,
+            };
             self.rest.is_dropped = false;
             self.forward_message(message, server, out)?;
             self.rest.len = header.frame_len() - (end - at);
@@ -134,16 +156,24 @@ impl ClientSession {
         let as_it_is = message.start..message.end;
         // COPY data belongs to the Query or Execute before it and neither opens nor ends a batch.
         let was_open = self.is_open;
-        self.is_open |= !matches!(message.header.tag, tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL);
+        self.is_open |= !matches!(
+            message.header.tag,
+            tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL
+        );
         match message.header.tag {
             tag::QUERY => {
                 out.input(as_it_is);
                 server.unnamed = None;
                 let change = match self.unnamed.is_some() {
-                    true => Change::Undefine { name: Box::default() },
+                    true => Change::Undefine {
+                        name: Box::default(),
+                    },
                     false => Change::None,
                 };
-                self.outstanding.push(Entry { change, ..Entry::forward(Owed::Query) });
+                self.outstanding.push(Entry {
+                    change,
+                    ..Entry::forward(Owed::Query)
+                });
                 // Behind extended messages without a Sync the server may skip it: only ReadyForQuery tells.
                 self.is_open = was_open;
             }
@@ -155,7 +185,9 @@ impl ClientSession {
                     out.input(as_it_is);
                     self.outstanding.push(Entry::forward(Owed::Close));
                 }
-                Ok(close) => self.outstanding.push(close_statement(significant(close.name))),
+                Ok(close) => self
+                    .outstanding
+                    .push(close_statement(significant(close.name))),
                 Err(error) => self.fail_malformed(&error, out),
             },
             tag::EXECUTE => {
@@ -180,16 +212,33 @@ impl ClientSession {
                 out.input(as_it_is);
                 server.copy_in = false;
                 if !self.outstanding.is_settled() {
-                    self.outstanding.push(Entry { action: Action::Fake, ..Entry::forward(Owed::CopyEnd) });
+                    self.outstanding.push(Entry {
+                        action: Action::Fake,
+                        ..Entry::forward(Owed::CopyEnd)
+                    });
                 }
             }
-            tag => return Err(Violation::UnknownTag { side: Side::Client, tag }),
+            tag => {
+                return Err(Violation::UnknownTag {
+                    side: Side::Client,
+                    tag,
+                });
+            }
         }
         Ok(())
     }
 
-    fn forward_parse(&mut self, message: Message<'_>, server: &mut ServerSession, out: &mut Gather) {
-        let name_len = message.body.iter().position(|b| *b == 0).unwrap_or(message.body.len());
+    fn forward_parse(
+        &mut self,
+        message: Message<'_>,
+        server: &mut ServerSession,
+        out: &mut Gather,
+    ) {
+        let name_len = message
+            .body
+            .iter()
+            .position(|b| *b == 0)
+            .unwrap_or(message.body.len());
         let name = message.body.get(..name_len).unwrap_or_default();
         let Some(Some(statement)) = self.batch.parsed.pop_front() else {
             if let Err(error) = Parse::decode(message.body) {
@@ -198,7 +247,10 @@ impl ClientSession {
             return;
         };
         if !name.is_empty() && self.resolve(name).is_some() {
-            let text = format!("prepared statement \"{}\" already exists", String::from_utf8_lossy(name));
+            let text = format!(
+                "prepared statement \"{}\" already exists",
+                String::from_utf8_lossy(name)
+            );
             self.fail(Sqlstate::DUPLICATE_PREPARED_STATEMENT, &text, out);
             return;
         }
@@ -206,7 +258,10 @@ impl ClientSession {
         let mut entry = Entry {
             owed: Owed::Parse,
             action: Action::Forward,
-            change: Change::Define { name: significant(name).into(), statement: Rc::clone(&statement) },
+            change: Change::Define {
+                name: significant(name).into(),
+                statement: Rc::clone(&statement),
+            },
             places: None,
         };
         if server.statements.touch(id) || (name.is_empty() && server.unnamed == Some(id)) {
@@ -236,7 +291,11 @@ impl ClientSession {
         let head = match BindHead::decode(message.body) {
             Ok(Some(head)) => head,
             Ok(None) => {
-                let error = DecodeError::MissingNul { message: "Bind", field: "statement", offset: 0 };
+                let error = DecodeError::MissingNul {
+                    message: "Bind",
+                    field: "statement",
+                    offset: 0,
+                };
                 self.fail_malformed(&error, out);
                 return Ok(());
             }
@@ -296,7 +355,8 @@ impl ClientSession {
         let Some(statement) = self.resolve(describe.name) else {
             if self.may_be_sql_statement(describe.name) {
                 out.input(message.start..message.end);
-                self.outstanding.push(Entry::forward(Owed::DescribeStatement));
+                self.outstanding
+                    .push(Entry::forward(Owed::DescribeStatement));
                 return Ok(());
             }
             self.fail_missing(describe.name, out);
@@ -315,26 +375,37 @@ impl ClientSession {
         } else {
             out.scratch_mut(|bytes| target_head(bytes, tag::DESCRIBE, Target::Statement, name));
         }
-        self.outstanding.push(Entry::forward(Owed::DescribeStatement));
+        self.outstanding
+            .push(Entry::forward(Owed::DescribeStatement));
         Ok(())
     }
 
     /// Makes sure that the server has the statement, preparing it there if it must.
-    fn place(&mut self, statement: &Rc<Statement>, server: &mut ServerSession, out: &mut Gather) -> Placed {
+    fn place(
+        &mut self,
+        statement: &Rc<Statement>,
+        server: &mut ServerSession,
+        out: &mut Gather,
+    ) -> Placed {
         if server.statements.touch(statement.id) {
             return Placed::Named;
         }
         if server.unnamed == Some(statement.id) {
             return Placed::Unnamed;
         }
-        let Some(tail) = &statement.tail else { return Placed::Nowhere };
+        let Some(tail) = &statement.tail else {
+            return Placed::Nowhere;
+        };
         self.make_room(server, out);
         out.scratch_mut(|bytes| {
             parse_head(bytes, &statement.server_name, tail.len());
             bytes.extend_from_slice(tail);
         });
         server.statements.place(statement.id);
-        self.outstanding.push(Entry { places: Some(statement.id), ..Entry::skip(Owed::Parse) });
+        self.outstanding.push(Entry {
+            places: Some(statement.id),
+            ..Entry::skip(Owed::Parse)
+        });
         Placed::Named
     }
 
@@ -342,15 +413,23 @@ impl ClientSession {
     fn make_room(&mut self, server: &mut ServerSession, out: &mut Gather) {
         while let Some(evicted) = server.statements.evict() {
             let name = evicted.server_name();
-            out.scratch_mut(|bytes| target_head(bytes, tag::CLOSE, Target::Statement, name.as_bytes()));
-            self.outstanding.push(Entry { places: Some(evicted), ..Entry::skip(Owed::Close) });
+            out.scratch_mut(|bytes| {
+                target_head(bytes, tag::CLOSE, Target::Statement, name.as_bytes())
+            });
+            self.outstanding.push(Entry {
+                places: Some(evicted),
+                ..Entry::skip(Owed::Close)
+            });
         }
     }
 
     fn fail_missing(&mut self, name: &[u8], out: &mut Gather) {
         let text = match name {
             b"" => "unnamed prepared statement does not exist".to_owned(),
-            name => format!("prepared statement \"{}\" does not exist", String::from_utf8_lossy(name)),
+            name => format!(
+                "prepared statement \"{}\" does not exist",
+                String::from_utf8_lossy(name)
+            ),
         };
         self.fail(Sqlstate::INVALID_SQL_STATEMENT_NAME, &text, out);
     }
@@ -386,14 +465,22 @@ impl ClientSession {
     ///
     /// # Errors
     /// A [`Violation`] when a message cannot be read after all.
-    pub fn answer_locally(&mut self, input: &[u8], len: usize, out: &mut Gather) -> Result<(), Violation> {
+    pub fn answer_locally(
+        &mut self,
+        input: &[u8],
+        len: usize,
+        out: &mut Gather,
+    ) -> Result<(), Violation> {
         let input = input.get(..len).unwrap_or(input);
         let mut at = 0;
         while let Some(header) = Header::peek(input.get(at..).unwrap_or_default())? {
-            let body = input.get(at + HEADER_LEN..at + header.frame_len()).unwrap_or_default();
+            let body = input
+                .get(at + HEADER_LEN..at + header.frame_len())
+                .unwrap_or_default();
             match header.tag {
                 tag::PARSE => {
-                    let name = significant(body.split(|byte| *byte == 0).next().unwrap_or_default());
+                    let name =
+                        significant(body.split(|byte| *byte == 0).next().unwrap_or_default());
                     if let Some(Some(statement)) = self.batch.parsed.pop_front() {
                         self.define(name.into(), statement);
                     }
@@ -407,7 +494,12 @@ impl ClientSession {
                     out.scratch(&[backend_tag::CLOSE_COMPLETE, 0, 0, 0, 4]);
                 }
                 tag::SYNC => {
-                    out.scratch_mut(|bytes| ReadyForQuery { status: TransactionStatus::Idle }.encode(bytes));
+                    out.scratch_mut(|bytes| {
+                        ReadyForQuery {
+                            status: TransactionStatus::Idle,
+                        }
+                        .encode(bytes)
+                    });
                 }
                 _ => {}
             }

@@ -63,18 +63,36 @@ impl ClientSession {
     ///
     /// # Errors
     /// A [`Violation`] when the bytes are no message that a client may send.
-    pub fn scan(&mut self, input: &[u8], mode: ScanMode, tables: &mut Tables) -> Result<Scan, Violation> {
+    pub fn scan(
+        &mut self,
+        input: &[u8],
+        mode: ScanMode,
+        tables: &mut Tables,
+    ) -> Result<Scan, Violation> {
         if self.rest.len > 0 {
             let len = self.rest.len.min(input.len());
-            let portion = if self.rest.is_dropped { Portion::Ignored } else { Portion::Piece };
-            return Ok(if len == 0 { Scan::Incomplete } else { Scan::Ready { portion, len } });
+            let portion = if self.rest.is_dropped {
+                Portion::Ignored
+            } else {
+                Portion::Piece
+            };
+            return Ok(if len == 0 {
+                Scan::Incomplete
+            } else {
+                Scan::Ready { portion, len }
+            });
         }
         loop {
             let scanned = self.batch.scanned;
             let rest = input.get(scanned..).unwrap_or_default();
-            let Some(header) = Header::peek(rest)? else { break };
+            let Some(header) = Header::peek(rest)? else {
+                break;
+            };
             if header.frame_len() > self.limits.max_message {
-                return Err(Violation::TooLarge { length: header.frame_len(), limit: self.limits.max_message });
+                return Err(Violation::TooLarge {
+                    length: header.frame_len(),
+                    limit: self.limits.max_message,
+                });
             }
             if is_copy(header.tag) && !self.is_open && mode == ScanMode::Whole {
                 return Ok(self.scan_copy(header, rest, scanned));
@@ -82,7 +100,10 @@ impl ClientSession {
             let Some(bytes) = rest.get(..header.frame_len()) else {
                 return self.scan_cut(header, rest, mode, tables);
             };
-            let frame = Frame { tag: header.tag, bytes };
+            let frame = Frame {
+                tag: header.tag,
+                bytes,
+            };
             let Some(portion) = self.scan_frame(frame, tables)? else {
                 self.batch.scanned += header.frame_len();
                 continue;
@@ -90,12 +111,22 @@ impl ClientSession {
             if portion == Portion::Terminate && scanned > 0 {
                 break;
             }
-            return Ok(Scan::Ready { portion, len: scanned + header.frame_len() });
+            return Ok(Scan::Ready {
+                portion,
+                len: scanned + header.frame_len(),
+            });
         }
         if mode == ScanMode::Stream && self.batch.scanned > 0 {
-            return Ok(Scan::Ready { portion: Portion::Piece, len: self.batch.scanned });
+            return Ok(Scan::Ready {
+                portion: Portion::Piece,
+                len: self.batch.scanned,
+            });
         }
-        Ok(if self.batch.scanned > self.limits.route_buffer { Scan::Oversize } else { Scan::Incomplete })
+        Ok(if self.batch.scanned > self.limits.route_buffer {
+            Scan::Oversize
+        } else {
+            Scan::Incomplete
+        })
     }
 
     /// Passes over `len` bytes of input that go nowhere: COPY data that nobody reads, of which more may be to come.
@@ -118,7 +149,10 @@ impl ClientSession {
             // Extended messages stand before it: COPY data within a batch, which only an unusual client pipelines.
             return Scan::Oversize;
         }
-        Scan::Ready { portion: Portion::Ignored, len: header.frame_len().min(rest.len()) }
+        Scan::Ready {
+            portion: Portion::Ignored,
+            len: header.frame_len().min(rest.len()),
+        }
     }
 
     /// A message that is not all there.
@@ -133,7 +167,11 @@ impl ClientSession {
         let total = header.frame_len();
         if mode == ScanMode::Whole {
             let too_much = scanned + total > self.limits.route_buffer;
-            return Ok(if too_much { Scan::Oversize } else { Scan::Incomplete });
+            return Ok(if too_much {
+                Scan::Oversize
+            } else {
+                Scan::Incomplete
+            });
         }
         let can_go_on = match header.tag {
             tag::COPY_DATA => true,
@@ -160,22 +198,44 @@ impl ClientSession {
                 let name = body_prefix(rest).get(..name_len).unwrap_or_default();
                 let statement = tables.statements.prepare_unread();
                 self.note_unread();
-                self.batch.facts.pin = self.batch.facts.pin.or(Some(pgweir_model::PinReason::Unread));
+                self.batch.facts.pin = self
+                    .batch
+                    .facts
+                    .pin
+                    .or(Some(pgweir_model::PinReason::Unread));
                 self.batch.facts.marks.set(Marks::NEEDS_SERVER);
                 self.note_definition(name, statement);
                 true
             }
             _ if total > self.limits.route_buffer => {
-                return Err(Violation::TooLarge { length: total, limit: self.limits.route_buffer });
+                return Err(Violation::TooLarge {
+                    length: total,
+                    limit: self.limits.route_buffer,
+                });
             }
             _ => false,
         };
-        let len = if can_go_on { scanned + rest.len() } else { scanned };
-        Ok(if len == 0 { Scan::Incomplete } else { Scan::Ready { portion: Portion::Piece, len } })
+        let len = if can_go_on {
+            scanned + rest.len()
+        } else {
+            scanned
+        };
+        Ok(if len == 0 {
+            Scan::Incomplete
+        } else {
+            Scan::Ready {
+                portion: Portion::Piece,
+                len,
+            }
+        })
     }
 
     /// Looks at one whole message; returns what the batch is if this message ends it.
-    fn scan_frame(&mut self, frame: Frame<'_>, tables: &mut Tables) -> Result<Option<Portion>, Violation> {
+    fn scan_frame(
+        &mut self,
+        frame: Frame<'_>,
+        tables: &mut Tables,
+    ) -> Result<Option<Portion>, Violation> {
         let body = frame.body();
         match frame.tag {
             tag::QUERY => {
@@ -198,7 +258,9 @@ impl ClientSession {
             tag::DESCRIBE => {
                 self.batch.facts.marks.set(Marks::NEEDS_SERVER);
                 match Describe::decode(body) {
-                    Ok(describe) if describe.kind == Target::Statement => self.note_statement(describe.name),
+                    Ok(describe) if describe.kind == Target::Statement => {
+                        self.note_statement(describe.name)
+                    }
                     Ok(_) => {}
                     Err(_) => self.note_malformed(),
                 }
@@ -218,7 +280,12 @@ impl ClientSession {
             }
             tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL => {}
             tag::TERMINATE => return Ok(Some(Portion::Terminate)),
-            tag => return Err(Violation::UnknownTag { side: Side::Client, tag }),
+            tag => {
+                return Err(Violation::UnknownTag {
+                    side: Side::Client,
+                    tag,
+                });
+            }
         }
         Ok(None)
     }
@@ -230,16 +297,25 @@ impl ClientSession {
             return;
         };
         let tail = body.get(parse.name.len() + 1..).unwrap_or_default();
-        let statement = tables.statements.prepare(tail, parse.sql, &mut tables.plans);
+        let statement = tables
+            .statements
+            .prepare(tail, parse.sql, &mut tables.plans);
         if let Some(plan) = &statement.plan {
             self.add_plan(plan);
         }
-        let context = Context { epoch: tables.epoch, ..self.context };
+        let context = Context {
+            epoch: tables.epoch,
+            ..self.context
+        };
         let is_new = parse.name.is_empty() || self.resolve(parse.name).is_none();
         if !(is_new && statement.is_accepted(context)) {
             self.batch.facts.marks.set(Marks::NEEDS_SERVER);
         }
-        if !parse.name.is_empty() && self.outstanding.depends_on_earlier_batch(significant(parse.name)) {
+        if !parse.name.is_empty()
+            && self
+                .outstanding
+                .depends_on_earlier_batch(significant(parse.name))
+        {
             self.batch.facts.marks.set(Marks::DEPENDS);
         }
         self.note_place(&statement);
@@ -254,14 +330,17 @@ impl ClientSession {
 
     fn add_plan(&mut self, plan: &Rc<Plan>) {
         let classified = &plan.classified;
-        let is_local = classified.local.is_some() || self.deallocates_own(&classified.effects.discard, classified);
+        let is_local = classified.local.is_some()
+            || self.deallocates_own(&classified.effects.discard, classified);
         self.batch.facts.add_plan(plan, is_local);
     }
 
     /// Returns whether the text is a DEALLOCATE of a statement that was prepared by the protocol: no server knows its name.
     fn deallocates_own(&self, discard: &[Discard], classified: &Classified) -> bool {
         match discard {
-            [Discard::Deallocate(name)] if classified.statements.len() == 1 => self.resolve(name.as_bytes()).is_some(),
+            [Discard::Deallocate(name)] if classified.statements.len() == 1 => {
+                self.resolve(name.as_bytes()).is_some()
+            }
             _ => false,
         }
     }
@@ -286,7 +365,9 @@ impl ClientSession {
         if name.is_empty() {
             self.batch.unnamed = Some(Some(statement));
         } else {
-            self.batch.defined.push((significant(name).into(), statement));
+            self.batch
+                .defined
+                .push((significant(name).into(), statement));
         }
     }
 
@@ -297,7 +378,12 @@ impl ClientSession {
         let in_batch = if name.is_empty() {
             self.batch.unnamed.clone()
         } else {
-            let defined = self.batch.defined.iter().rev().find(|(known, _)| **known == *name);
+            let defined = self
+                .batch
+                .defined
+                .iter()
+                .rev()
+                .find(|(known, _)| **known == *name);
             defined.map(|(_, statement)| Some(Rc::clone(statement)))
         };
         // A statement that this very batch prepares has been added by its Parse.
