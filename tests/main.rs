@@ -2,7 +2,11 @@
 
 mod drivers;
 mod errors;
+mod hostile;
+mod large;
+mod pgbench;
 mod pooling;
+mod routing;
 mod support;
 mod torture;
 mod transcripts;

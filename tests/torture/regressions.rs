@@ -1,7 +1,7 @@
 //! Pipelines that once went wrong, or nearly did, each as small as it can be.
 
 use pgweir_testkit::Client;
-use pgweir_wire::backend::tag;
+use pgweir_wire::{backend::tag, frontend};
 
 use super::talk::{Heard, Talk, Want, hear};
 use crate::support::{Proxy, cluster, config};
@@ -341,4 +341,30 @@ fn a_known_statement_prepared_behind_a_deallocate_all_of_the_same_pipeline_is_pr
         .ready()
         .then(prepare_and_run("y"));
     say(&mut client, &talk);
+}
+
+/// PostgreSQL runs what stands before a Terminate. But a COPY that waits for data would wait for ever.
+#[test]
+fn a_terminate_in_the_middle_of_a_copy_frees_the_server_connection() {
+    let proxy = narrow("");
+    let mut client = proxy.client();
+    let sql = "CREATE TABLE IF NOT EXISTS cut_short (token text)";
+    say(&mut client, &Talk::new().query(sql).want([Want::AnyUntilReady]));
+    for early in [false, true] {
+        let mut client = proxy.client();
+        let copy = Talk::new()
+            .query("COPY cut_short FROM STDIN")
+            .want([Want::Tag(tag::COPY_IN_RESPONSE)]);
+        client.send(&copy.bytes).expect("the proxy listens");
+        if early {
+            client.send(&frontend::Terminate::BYTES).expect("the proxy listens");
+        }
+        let heard = hear(&mut client, &copy.wants, None);
+        if !early {
+            assert!(matches!(heard, Heard::All), "{heard:?}");
+            client.send(&frontend::Terminate::BYTES).expect("the proxy listens");
+        }
+        let next = Talk::new().query("SELECT 'next'").result(&["next"]).ready();
+        say(&mut proxy.client(), &next);
+    }
 }

@@ -234,7 +234,7 @@ pub(super) fn hear(client: &mut Client, wants: &[Want], limit: Option<usize>) ->
                 want = wants.next();
                 of_want = 0;
             }
-            Verdict::Disrupted => return until_the_end(client, due),
+            Verdict::Disrupted => return until_the_end(client, due, &message),
             Verdict::Wrong => {
                 let field = |code| message.error_field(code).unwrap_or_default();
                 let text = (field(b'M'), field(b'D'));
@@ -316,7 +316,7 @@ fn judge_error(message: &Message, due: &Want) -> Verdict {
 }
 
 /// After the news of a death come more such news, and the end of the connection or ReadyForQuery, but no result.
-fn until_the_end(client: &mut Client, due: &Want) -> Heard {
+fn until_the_end(client: &mut Client, due: &Want, news: &Message) -> Heard {
     loop {
         match client.read() {
             Ok(message) if message.tag == tag::READY_FOR_QUERY => return Heard::Disrupted,
@@ -327,11 +327,11 @@ fn until_the_end(client: &mut Client, due: &Want) -> Heard {
                     .is_some_and(|code| DISRUPTIONS.contains(&code.as_str())) => {}
             Ok(message) => {
                 return Heard::Wrong(format!(
-                    "after a server's death, where {due:?} was due: {message:?}"
+                    "after {news:?}, where {due:?} was due: {message:?}"
                 ));
             }
             Err(ClientError::Closed(_) | ClientError::Io { .. }) => return Heard::Disrupted,
-            Err(error) => return Heard::Wrong(format!("after a server's death: {error}")),
+            Err(error) => return Heard::Wrong(format!("after {news:?}, where {due:?} was due: {error}")),
         }
     }
 }

@@ -71,6 +71,8 @@ named! {
         ReplicaLag = "replica_lag",
         /// No replica has replayed what this session wrote.
         NotReplayed = "not_replayed",
+        /// The batch was sent in part by a Flush: what follows is not known, and must run on the same server.
+        OpenBatch = "open_batch",
         /// The batch was larger than `route_buffer`.
         Oversize = "oversize",
         /// A shape that failed on a replica with an error that only recovery raises.

@@ -22,7 +22,7 @@ use pgweir_net::{Outgoing, Stream};
 use pgweir_pool::{Lease, LocalPool};
 use pgweir_route::{Consistency, RouteSetting};
 use pgweir_session::ClientSession;
-use pgweir_session::client::Portion;
+use pgweir_session::client::{Facts, Portion};
 use pgweir_sql::plan::Plan;
 use pgweir_wire::TransactionStatus;
 
@@ -54,6 +54,9 @@ pub(crate) struct Identity {
     pub(crate) pool_size: usize,
     pub(crate) splitting: bool,
     pub(crate) consistency: Consistency,
+    /// Our lexer reads texts as the server does: `standard_conforming_strings` is on, and no byte of a character looks like
+    /// ASCII. Otherwise nothing is vouched for.
+    pub(crate) reads_text: bool,
 }
 
 impl Identity {
@@ -69,6 +72,7 @@ impl Identity {
             pool_mode: database.pool_mode,
             pool_size: usize::try_from(database.pool_size).unwrap_or(usize::MAX),
             splitting: database.splitting == pgweir_config::Splitting::On,
+            reads_text: true,
             consistency: match database.consistency {
                 pgweir_config::Consistency::Session => Consistency::Session,
                 pgweir_config::Consistency::Eventual => Consistency::Eventual,
@@ -97,8 +101,7 @@ pub(crate) struct Held {
     /// Why it came here.
     pub(crate) reason: Reason,
     pub(crate) gate: Option<Rc<Gate>>,
-    /// Nothing has been sent on it yet.
-    pub(crate) is_fresh: bool,
+    pub(crate) stage: Stage,
 }
 
 /// What the transaction at hand does beyond reading.
@@ -108,6 +111,17 @@ pub(crate) struct Traces {
     pub(crate) wrote: bool,
     /// It changes the schema.
     pub(crate) ddl: bool,
+}
+
+/// How far the use of a server connection has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Nothing has been sent on it yet.
+    Fresh,
+    /// The session's parameters have been sent; the batch waits for them.
+    Switching,
+    /// A batch has been sent.
+    Used,
 }
 
 /// What is to be done about the input in `inbuf`.
@@ -140,6 +154,21 @@ pub(crate) struct Replay {
     pub(crate) plan: Option<Rc<Plan>>,
     /// The replica refused: the batch runs on the primary as soon as the replica's replies are in.
     pub(crate) is_due: bool,
+}
+
+/// A kept batch larger than this is not kept beyond its use.
+const REPLAY_KEPT: usize = 4096;
+
+impl Replay {
+    /// Keeps a batch, and who sent it to a replica.
+    pub(crate) fn keep(&mut self, batch: &[u8], facts: &Facts) {
+        self.batch.clear();
+        if self.batch.capacity() > REPLAY_KEPT {
+            self.batch = Vec::new();
+        }
+        self.batch.extend_from_slice(batch);
+        self.plan.clone_from(&facts.deciding);
+    }
 }
 
 /// What the session chose for itself with `SET pgweir.*`.

@@ -16,7 +16,7 @@ use pgweir_session::{Scan, Violation};
 use pgweir_sql::plan::Plan;
 use pgweir_wire::TransactionStatus;
 
-use crate::client_task::{Client, Held, Input, Next, Place, Traces, place_for};
+use crate::client_task::{Client, Held, Input, Next, Place, Stage, Traces, place_for};
 use crate::fault::Fault;
 
 /// Why the input was not taken to its end, and how far it was.
@@ -61,11 +61,7 @@ impl Client {
                         Act::Stop(next) => return Err(stop(next)),
                         Act::Fail(fault) => return Err(stop(end(fault.fatal()))),
                     },
-                    // No border of a message can be found any more. PostgreSQL closes without a word, and so do we.
-                    Err(Violation::Decode(pgweir_wire::DecodeError::BadLength { .. })) => {
-                        return Err(stop(Box::new(Next::Gone)));
-                    }
-                    Err(violation) => return Err(stop(end(Fault::protocol(&violation)))),
+                    Err(next) => return Err(stop(next)),
                 },
             };
             match self.act(cx, rest, portion, len) {
@@ -106,12 +102,12 @@ impl Client {
         Ok(at)
     }
 
-    fn scan(&mut self, rest: &[u8]) -> Result<Scan, Violation> {
+    fn scan(&mut self, rest: &[u8]) -> Result<Scan, Box<Next>> {
         let worker = Rc::clone(self.worker());
         let mut tables = worker.tables.borrow_mut();
         tables.epoch = worker.shared.epoch.load(Ordering::Relaxed);
         let mode = self.scan_mode();
-        let scan = self.session.scan(rest, mode, &mut tables)?;
+        let scan = self.session.scan(rest, mode, &mut tables).map_err(|violation| refuse(&violation))?;
         // A statement for the proxy itself is answered as a whole, even where others would be passed on piece by piece.
         let is_piece = matches!(
             scan,
@@ -123,7 +119,11 @@ impl Client {
         if is_piece && self.session.facts().local_statements > 0 && !self.session.is_in_mid_batch()
         {
             self.session.drop_batch();
-            return self.session.scan(rest, ScanMode::Whole, &mut tables);
+            let scan = self.session.scan(rest, ScanMode::Whole, &mut tables).map_err(|violation| refuse(&violation))?;
+            return match scan {
+                Scan::Oversize => Err(end(Fault::mixed_batch().fatal())),
+                Scan::Incomplete | Scan::Ready { .. } => Ok(scan),
+            };
         }
         Ok(scan)
     }
@@ -150,12 +150,14 @@ impl Client {
     fn on_oversize(&mut self) -> Act {
         self.session.drop_batch();
         match &self.held {
-            Some(held) if held.is_primary() => {}
+            Some(held) if held.is_primary() || held.stage == Stage::Fresh => {}
+            Some(_) if self.session.is_settled() => return Act::Fail(Fault::mixed_batch()),
             Some(_) => return Act::Park,
             None => {
                 let facts = RouteFacts::new(Reason::Oversize);
-                let place = match self.decide(&facts, false) {
-                    Ok(place) => place,
+                // Nobody has read what it does: it goes to the primary whatever the session asks for.
+                let place = match self.decide(&facts, true) {
+                    Ok(place) => Place { reason: Reason::Oversize, ..place },
                     Err(act) => return act,
                 };
                 match self.try_checkout(place) {
@@ -177,8 +179,10 @@ impl Client {
         len: usize,
     ) -> Result<Act, Violation> {
         match portion {
-            // What was sent before it is still run and answered, as PostgreSQL does.
-            Portion::Terminate if !self.session.is_settled() => return Ok(Act::Park),
+            // What was sent before it is still run and answered, as PostgreSQL does. COPY data will not come any more.
+            Portion::Terminate if !self.session.are_whole_batches_answered() && !self.is_copy_in() => {
+                return Ok(Act::Park);
+            }
             Portion::Terminate => return Ok(Act::Stop(Box::new(Next::Gone))),
             // COPY data goes where the COPY runs; PostgreSQL ignores it where none does.
             Portion::Ignored if self.held.is_none() => {
@@ -187,7 +191,8 @@ impl Client {
             }
             Portion::Ignored | Portion::Batch | Portion::Flushed | Portion::Piece => {}
         }
-        if self.session.must_wait() {
+        // A server that waits for COPY data answers nothing before it gets something, and be it the wrong thing.
+        if self.session.must_wait() && !self.is_copy_in() {
             return Ok(Act::Rescan);
         }
         if self.session.facts().local_statements > 0 {
@@ -197,14 +202,17 @@ impl Client {
             if !self.session.facts().marks.has(Marks::NEEDS_SERVER) {
                 return self.answer_locally(cx, rest, len).map(|()| Act::Done);
             }
-            match self.acquire() {
+            match self.acquire(portion) {
                 Ok(()) => {}
                 Err(act) => return Ok(act),
             }
         } else if portion != Portion::Ignored && !self.may_ride_along() {
             return Ok(Act::Park);
         }
-        self.send(cx, rest, portion, len).map(|()| Act::Done)
+        if self.strands_state(rest, len) {
+            return Ok(Act::Fail(Fault::state_on_replica()));
+        }
+        self.send(cx, rest, portion, len)
     }
 
     /// A batch that comes while the server is still answering goes along on the same connection if that is right for it
@@ -218,6 +226,11 @@ impl Client {
             || self.identity.pool_mode == PoolMode::Session
     }
 
+    /// Returns whether the server waits for COPY data.
+    pub(crate) fn is_copy_in(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| held.lease.state.session.is_copy_in())
+    }
+
     /// Statements for the proxy: answered when everything before them has been.
     fn act_locally(
         &mut self,
@@ -226,14 +239,15 @@ impl Client {
         portion: Portion,
         len: usize,
     ) -> Act {
-        if self.session.facts().mixes_local()
-            || portion != Portion::Batch
-            || self.session.is_in_mid_batch()
-        {
+        if self.session.is_in_mid_batch() || self.is_copy_in() {
+            // What is out of this batch is answered only after its end, and a COPY waits for its data.
             return Act::Fail(Fault::mixed_batch());
         }
         if !self.session.is_settled() {
             return Act::Park;
+        }
+        if self.session.facts().mixes_local() || portion != Portion::Batch {
+            return Act::Fail(Fault::mixed_batch());
         }
         let batch = rest.get(..len).unwrap_or(rest);
         let status = self
@@ -266,7 +280,7 @@ impl Client {
     }
 
     /// Gets the server connection that the batch at hand needs.
-    fn acquire(&mut self) -> Result<(), Act> {
+    fn acquire(&mut self, portion: Portion) -> Result<(), Act> {
         let facts = self.session.facts();
         if self.identity.pool_mode == PoolMode::Statement
             && facts.marks.has(Marks::OPENS_TRANSACTION)
@@ -274,13 +288,20 @@ impl Client {
             return Err(Act::Fail(Fault::no_transactions()));
         }
         let is_replay = std::mem::take(&mut self.replay.is_due);
-        let place = match self.carried.is_empty() {
-            true => self.decide(&route_facts(facts), is_replay)?,
-            // The session's settings hold on the primary, whatever the session asks for itself.
-            false => Place {
-                reason: Reason::Pinned,
-                ..self.decide(&RouteFacts::new(Reason::Pinned), true)?
+        // The session's settings hold on the primary; an open batch may yet write; and a text that cannot be read may be
+        // anything: whatever the session asks for itself.
+        let forced = match portion {
+            _ if !self.carried.is_empty() => Some(Reason::Pinned),
+            _ if !self.identity.reads_text => Some(Reason::Unparsed),
+            Portion::Flushed => Some(Reason::OpenBatch),
+            _ => None,
+        };
+        let place = match forced {
+            Some(reason) => Place {
+                reason,
+                ..self.decide(&RouteFacts::new(reason), true)?
             },
+            None => self.decide(&route_facts(facts), is_replay)?,
         };
         match self.try_checkout(place) {
             Ok(true) => Ok(()),
@@ -395,25 +416,29 @@ impl Client {
             pin: None,
             reason: place.reason,
             gate: None,
-            is_fresh: true,
+            stage: Stage::Fresh,
         });
     }
 
-    /// Sends a portion to the server that the session has.
+    /// Sends a portion to the server that the session has, once that carries what the session needs.
     fn send(
         &mut self,
         cx: &mut Context<'_>,
         rest: &[u8],
         portion: Portion,
         len: usize,
-    ) -> Result<(), Violation> {
+    ) -> Result<Act, Violation> {
         let worker = Rc::clone(self.worker());
         self.is_oversize = false;
+        if self.must_prepare() && self.prepare(cx) {
+            return Ok(Act::Park);
+        }
+        let is_first = self.is_first_batch();
         self.note_effects(rest, len);
         let Some(held) = &mut self.held else {
-            return Ok(());
+            return Ok(Act::Done);
         };
-        let is_first = std::mem::take(&mut held.is_fresh);
+        held.stage = Stage::Used;
         let may_replay = is_first
             && portion == Portion::Batch
             && !held.is_primary()
@@ -421,23 +446,9 @@ impl Client {
         let server = &mut *held.lease;
         let mut gather = worker.gather.borrow_mut();
         gather.clear();
-        let epoch = worker.shared.epoch.load(Ordering::Relaxed);
-        if is_first {
-            self.session
-                .begin_lease(&mut server.state.session, epoch, &mut gather);
-            for sql in self.carried.drain(..) {
-                self.session
-                    .repeat(&sql, &mut server.state.session, &mut gather);
-                server.state.session.mark_pin(PinReason::Setting);
-                held.pin = Some(PinReason::Setting);
-            }
-        }
         if may_replay {
-            self.replay.batch.clear();
             self.replay
-                .batch
-                .extend_from_slice(rest.get(..len).unwrap_or(rest));
-            self.replay.plan.clone_from(&self.session.facts().deciding);
+                .keep(rest.get(..len).unwrap_or(rest), self.session.facts());
         }
         self.session
             .forward(rest, len, &mut server.state.session, &mut gather)?;
@@ -454,16 +465,75 @@ impl Client {
             self.session.emit_due_fakes(&mut gather);
             let _gone = self.out.send(&mut self.stream, cx, &[], &gather);
         }
-        Ok(())
+        Ok(Act::Done)
+    }
+
+    fn is_first_batch(&self) -> bool {
+        self.held
+            .as_ref()
+            .is_some_and(|held| held.stage != Stage::Used)
+    }
+
+    /// Returns whether the server connection may lack what the session needs: it is new to the session, or the session has
+    /// reset what it brought along.
+    fn must_prepare(&self) -> bool {
+        let Some(held) = &self.held else { return false };
+        let server = &held.lease.state.session;
+        match held.stage {
+            Stage::Fresh => true,
+            Stage::Switching => false,
+            Stage::Used => {
+                server.parameters.id != self.session.parameters.id
+                    && server.status == TransactionStatus::Idle
+                    && self.session.is_settled()
+                    && !self.session.is_in_mid_batch()
+            }
+        }
+    }
+
+    /// Sends what the server connection lacks; returns whether the batch must wait until that has been answered.
+    fn prepare(&mut self, cx: &mut Context<'_>) -> bool {
+        let worker = Rc::clone(self.worker());
+        let Some(held) = &mut self.held else {
+            return false;
+        };
+        let mut gather = worker.gather.borrow_mut();
+        gather.clear();
+        let epoch = worker.shared.epoch.load(Ordering::Relaxed);
+        let server = &mut *held.lease;
+        let state = &mut server.state.session;
+        let mut must_wait = self.session.begin_lease(state, epoch, &mut gather);
+        for sql in self.carried.drain(..) {
+            self.session.repeat(&sql, state, &mut gather);
+            state.mark_pin(PinReason::Setting);
+            held.pin = Some(PinReason::Setting);
+            must_wait = true;
+        }
+        // What another session drew from a sequence here must not pass for this one's.
+        if held.stage == Stage::Fresh && self.session.facts().pin == Some(PinReason::Sequence) {
+            self.session
+                .repeat(b"DISCARD SEQUENCES", state, &mut gather);
+        }
+        if must_wait {
+            held.stage = Stage::Switching;
+        }
+        // A server that is gone is noticed at the next read.
+        let _gone = server
+            .state
+            .outgoing
+            .send(&mut server.stream, cx, &[], &gather);
+        must_wait
     }
 
     /// Remembers what the batch at hand does to the session and its server connection.
     fn note_effects(&mut self, rest: &[u8], len: usize) {
         let is_on_replica = self.held.as_ref().is_some_and(|held| !held.is_primary());
         if is_on_replica && self.session.facts().pin.is_some() {
-            let tables = &mut *self.counted.worker.tables.borrow_mut();
-            self.carried
-                .extend(self.session.settings_in(rest, len, tables));
+            let settings = self.settings_in(rest, len);
+            self.carried.extend(settings);
+        }
+        if is_on_replica && self.session.facts().marks.has(Marks::ROLLS_BACK) {
+            self.carried.clear();
         }
         let Some(held) = &mut self.held else { return };
         let facts: &Facts = self.session.facts();
@@ -471,7 +541,7 @@ impl Client {
         if facts.marks.has(Marks::WRITES) {
             held.traces.wrote = true;
         }
-        if facts.marks.has(Marks::SUSPECT) {
+        if facts.marks.has(Marks::SUSPECT) || !self.identity.reads_text {
             server.mark(Ledger::Suspect);
         }
         if let Some(reason) = facts.pin {
@@ -486,6 +556,21 @@ impl Client {
             held.traces.ddl = true;
         }
         self.session.set_owns_server(owns_server);
+    }
+
+    fn settings_in(&self, rest: &[u8], len: usize) -> Vec<Vec<u8>> {
+        let tables = &mut *self.counted.worker.tables.borrow_mut();
+        self.session.settings_in(rest, len, tables)
+    }
+
+    /// Returns whether the batch would leave something in a READ ONLY transaction on a replica that outlives it there and
+    /// cannot be brought to the primary.
+    fn strands_state(&self, rest: &[u8], len: usize) -> bool {
+        let in_transaction = self
+            .held
+            .as_ref()
+            .is_some_and(|held| !held.is_primary() && held.status() == TransactionStatus::InTransaction);
+        in_transaction && self.session.facts().pin.is_some() && self.settings_in(rest, len).is_empty()
     }
 
     /// Answers a batch with an error; the session goes on behind it.
@@ -504,6 +589,15 @@ impl Client {
         .encode(&mut bytes);
         self.out.push(&bytes);
         Ok(())
+    }
+}
+
+/// What becomes of a client that broke the protocol.
+fn refuse(violation: &Violation) -> Box<Next> {
+    match violation {
+        // No border of a message can be found any more. PostgreSQL closes without a word, and so do we.
+        Violation::Decode(pgweir_wire::DecodeError::BadLength { .. }) => Box::new(Next::Gone),
+        _ => end(Fault::protocol(violation)),
     }
 }
 

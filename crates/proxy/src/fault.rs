@@ -281,6 +281,15 @@ impl Fault {
         .fatal()
     }
 
+    /// State that would outlive a READ ONLY transaction on a replica.
+    pub(crate) fn state_on_replica() -> Self {
+        Fault::new(
+            Sqlstate::FEATURE_NOT_SUPPORTED,
+            "session state other than SET cannot be made in a READ ONLY transaction that runs on a replica",
+        )
+        .hint("Set pgweir.route to primary before the transaction.")
+    }
+
     /// Only ROLLBACK is heard after an error in a transaction.
     pub(crate) fn transaction_is_aborted() -> Self {
         Fault::new(

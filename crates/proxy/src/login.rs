@@ -413,7 +413,7 @@ async fn begin(
             stream,
         ));
     };
-    let identity = Identity::new(&config, database, &asked, &user);
+    let mut identity = Identity::new(&config, database, &asked, &user);
     if let Some(mode) = startup.get("replication").and_then(replication::mode) {
         let parameters = startup.parameters.clone();
         return match replication::serve(&worker, &identity, mode, parameters, &mut stream).await {
@@ -433,6 +433,7 @@ async fn begin(
         Ok(reported) => reported,
         Err(fault) => return Err((fault.into(), stream)),
     };
+    identity.reads_text = reads_text(&reported);
     let secret_len = if startup.minor >= 2 {
         LONG_SECRET
     } else {
@@ -479,6 +480,18 @@ async fn begin(
         last_route: None,
         pools: Vec::new(),
     }))
+}
+
+/// Encodings in which a byte of a longer character may look like a quote or a backslash.
+const UNSAFE_ENCODINGS: [&str; 7] = ["SJIS", "BIG5", "GBK", "UHC", "GB18030", "JOHAB", "SHIFT_JIS_2004"];
+
+/// Returns whether our lexer reads a session's texts as the server does.
+fn reads_text(reported: &Reported) -> bool {
+    reported.iter().all(|(name, value)| match &**name {
+        "standard_conforming_strings" => **value == *"on",
+        "client_encoding" => !UNSAFE_ENCODINGS.contains(&value.to_ascii_uppercase().as_str()),
+        _ => true,
+    })
 }
 
 /// AuthenticationOk, the parameters, the key, ReadyForQuery: all in one write.

@@ -14,7 +14,7 @@ use pgweir_config::PoolMode;
 use pgweir_session::{ReplyEvent, Violation};
 use pgweir_wire::TransactionStatus;
 
-use crate::client_task::{Client, Input, Next};
+use crate::client_task::{Client, Input, Next, Stage};
 use crate::fault::Fault;
 use crate::proxy::Phase;
 
@@ -28,17 +28,26 @@ impl Client {
     /// Relays until something has to be waited for.
     pub(crate) fn poll_relay(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         self.slot.register(cx);
-        if let Some(requests) = self.slot.take_requests() {
-            self.cancel_aside(requests);
-        }
         if let Some(next) = self.look_at_phase() {
             return Poll::Ready(next);
         }
         loop {
-            match self.step(cx) {
-                Ok(true) => {}
-                Ok(false) => return Poll::Pending,
+            let progress = match self.step(cx) {
+                Ok(progress) => progress,
                 Err(next) => return Poll::Ready(*next),
+            };
+            // After what the client has sent before it: a cancel that overtook its statement would be lost.
+            // What switches the parameters in front of it is not the client's to cancel.
+            let is_switching = self.held.as_ref().is_some_and(|held| held.stage == Stage::Switching);
+            if (!progress || !self.session.is_settled())
+                && !is_switching
+                && let Some(requests) = self.slot.take_requests()
+            {
+                self.cancel_aside(requests);
+            }
+            if !progress {
+                // It may have become free to end.
+                return self.look_at_phase().map_or(Poll::Pending, Poll::Ready);
             }
         }
     }
@@ -56,15 +65,15 @@ impl Client {
         if self.held.is_some() && self.out.is_empty() {
             progress |= self.step_server(cx)?;
         }
-        if self.may_take_input() {
-            progress |= if self.input == Input::Pending {
-                self.step_pending(cx)?
-            } else {
-                self.step_client(cx)?
-            };
+        if self.may_take_input() && self.input == Input::Pending {
+            progress |= self.step_pending(cx)?;
+        }
+        // Also where a look at what was kept has brought nothing: only a read waits for more.
+        if self.may_take_input() && self.input == Input::Open {
+            progress |= self.step_client(cx)?;
         }
         // Usually the last reply has done this. It has not where the client was still sending when it came.
-        if self.held.as_ref().is_some_and(|held| !held.is_fresh) && self.session.is_settled() {
+        if self.held.as_ref().is_some_and(|held| held.stage == Stage::Used) && self.session.is_settled() {
             self.release_if_over();
         }
         Ok(progress)
@@ -118,6 +127,10 @@ impl Client {
         };
         let count = match server.stream.poll_read(cx, room) {
             Poll::Pending => return Ok(false),
+            Poll::Ready(Ok(0) | Err(_)) if held.stage == Stage::Fresh => {
+                self.give_up_unused();
+                return Ok(true);
+            }
             Poll::Ready(Ok(0) | Err(_)) => return Err(self.server_lost()),
             Poll::Ready(Ok(count)) => count,
         };
@@ -148,10 +161,13 @@ impl Client {
                         return Err(self.server_violation(&violation));
                     }
                 };
-            if self.out.send(&mut self.stream, cx, rest, &gather).is_err() {
+            let sent = self.out.send(&mut self.stream, cx, rest, &gather);
+            rest = rest.get(received.consumed..).unwrap_or_default();
+            if sent.is_err() {
+                // The server connection may outlive the client, and is out of step without this.
+                held.lease.state.carry.extend_from_slice(rest);
                 return Err(Box::new(Next::Gone));
             }
-            rest = rest.get(received.consumed..).unwrap_or_default();
             if received.event == ReplyEvent::Replay {
                 drop(gather);
                 self.begin_replay(rest);
@@ -160,11 +176,23 @@ impl Client {
             held.lease.state.carry.extend_from_slice(rest);
             break;
         }
+        if self
+            .held
+            .as_ref()
+            .is_some_and(|held| held.status() == TransactionStatus::Failed)
+        {
+            self.carried.clear();
+        }
         if self.session.switch_failed() {
             return Err(Box::new(Next::End(Box::new(Fault::parameters_refused()))));
         }
         if self.session.is_settled() {
             self.on_settled();
+        } else if self.input == Input::Blocked
+            && (self.session.are_whole_batches_answered() || self.is_copy_in())
+        {
+            // What is out of the batch at hand is answered only after its rest, and a COPY only after its data.
+            self.input = Input::Pending;
         }
         Ok(())
     }
@@ -205,7 +233,9 @@ impl Client {
             return;
         }
         let Some(held) = &mut self.held else { return };
-        if held.status() != TransactionStatus::Idle || !held.lease.is_quiet() {
+        // A read that is to be replayed leaves the replica whatever became of it there.
+        let is_over = held.status() == TransactionStatus::Idle || self.replay.is_due;
+        if !is_over || !held.lease.is_quiet() || held.stage != Stage::Used {
             return;
         }
         let traces = std::mem::take(&mut held.traces);
@@ -317,6 +347,13 @@ impl Client {
             self.inbuf.extend_from_slice(rest);
         }
         next.map_or(Ok(true), Err)
+    }
+
+    /// A server connection that died before anything was sent on it: the batch that waits gets another.
+    fn give_up_unused(&mut self) {
+        if let Some(held) = self.held.take() {
+            self.count_load(held.node, false);
+        }
     }
 
     fn server_lost(&mut self) -> Box<Next> {

@@ -63,7 +63,7 @@ pub struct ClientSession {
     batch: BatchInProgress,
     rest: Rest,
     /// The session has its server connection for itself.
-    owns_server: bool,
+    pub(crate) owns_server: bool,
     /// A batch that makes the server forget statements has gone out.
     is_discarding: bool,
     /// Part of a batch has been forwarded, its end has not.

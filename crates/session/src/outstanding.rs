@@ -127,6 +127,8 @@ pub struct Outstanding {
     placing: usize,
     /// Entries that the server really has to answer.
     awaited: usize,
+    /// The server skips what it gets up to the next Sync, which is still to be sent.
+    is_skipping: bool,
 }
 
 /// What a client's name means while changes are on their way.
@@ -153,6 +155,7 @@ impl Outstanding {
         self.changes += usize::from(entry.change.name().is_some());
         self.placing += usize::from(entry.places.is_some());
         self.awaited += usize::from(!matches!(entry.action, Action::Fake));
+        self.is_skipping &= entry.owed != Owed::Sync;
         self.entries.push_back(entry);
     }
 
@@ -173,11 +176,24 @@ impl Outstanding {
     /// Takes the request at the front if the server skips it after an error in an extended message: all up to a Sync,
     /// simple queries included.
     pub fn pop_skipped(&mut self) -> Option<Entry> {
-        if self.front()?.owed == Owed::Sync {
-            None
-        } else {
-            self.pop()
+        match self.front() {
+            Some(entry) if entry.owed == Owed::Sync => None,
+            Some(_) => self.pop(),
+            None => {
+                self.is_skipping = true;
+                None
+            }
         }
+    }
+
+    /// Returns whether the server skips what it gets until a Sync, so that it will answer nothing else.
+    pub fn is_skipping(&self) -> bool {
+        self.is_skipping
+    }
+
+    /// Notes that the server says that it is ready, and so skips nothing any more.
+    pub fn end_skipping(&mut self) {
+        self.is_skipping = false;
     }
 
     /// Takes a Sync that directly follows the request at the front: the server in COPY IN ignores it.
@@ -191,6 +207,20 @@ impl Outstanding {
         if found {
             self.entries.remove(1);
             self.awaited -= 1;
+        }
+        found
+    }
+
+    /// Takes the end of the COPY data that directly follows the request at the front.
+    ///
+    /// Returns whether there was one.
+    pub fn take_copy_end_behind_front(&mut self) -> bool {
+        let found = self
+            .entries
+            .get(1)
+            .is_some_and(|entry| entry.owed == Owed::CopyEnd);
+        if found {
+            self.entries.remove(1);
         }
         found
     }
@@ -279,6 +309,7 @@ impl Outstanding {
         self.changes = 0;
         self.placing = 0;
         self.awaited = 0;
+        self.is_skipping = false;
     }
 
     /// Turns every due reply into one that is swallowed.

@@ -65,6 +65,21 @@ impl ParameterSet {
         Ok(entries)
     }
 
+    /// Returns the set of a connection on which these may have been reset: it equals none, and a switch from it sets or
+    /// resets every one of them.
+    #[must_use]
+    pub fn doubtful(&self) -> SharedParameters {
+        if self.entries.is_empty() {
+            return SharedParameters::default();
+        }
+        // No value holds a zero byte.
+        let doubt = |(name, _): &(String, String)| (name.clone(), "\0".to_owned());
+        Arc::new(ParameterSet {
+            id: u64::MAX,
+            entries: self.entries.iter().map(doubt).collect(),
+        })
+    }
+
     /// Returns the SQL that turns a connection that carries `from` into one that carries `self`; empty when they agree.
     ///
     /// Values go through `set_config`, which takes a list-valued setting as one text, as a startup packet does.

@@ -7,7 +7,7 @@ use pgweir_model::Sqlstate;
 use pgweir_wire::backend::{
     CommandComplete, ErrorResponse, ParameterStatus, ReadyForQuery, field, tag,
 };
-use pgweir_wire::{Gather, HEADER_LEN, Header};
+use pgweir_wire::{Gather, HEADER_LEN, Header, TransactionStatus};
 
 use crate::client::{ClientSession, Replies};
 use crate::error::Violation;
@@ -163,6 +163,7 @@ impl ClientSession {
             return;
         }
         server.remaining_forward = false;
+        self.emit_fakes(cursor, out);
     }
 
     fn emit_fakes(&mut self, cursor: &mut Cursor<'_>, out: &mut Gather) {
@@ -277,12 +278,13 @@ impl ClientSession {
             tag::EMPTY_QUERY_RESPONSE if rows => owed == Owed::Execute,
             tag::PORTAL_SUSPENDED if owed == Owed::Execute => true,
             tag::COPY_IN_RESPONSE if rows => {
-                server.copy_in = true;
                 // A server that reads COPY data ignores Sync; libpq sends one before it knows that it is in COPY.
                 while self.outstanding.drop_sync_behind_front() {
                     self.is_open = true;
                     server.syncs = Syncs::Ignored;
                 }
+                // A client that did not wait to be asked may have sent all of it.
+                server.copy_in = !self.outstanding.take_copy_end_behind_front();
                 false
             }
             tag::COPY_OUT_RESPONSE | tag::COPY_DATA | tag::COPY_DONE if rows => false,
@@ -294,7 +296,10 @@ impl ClientSession {
             if let Some(entry) = self.outstanding.pop() {
                 self.apply(entry.change);
             }
-            self.emit_fakes(cursor, out);
+            // Nothing of ours goes between the pieces of a reply that has not come whole.
+            if server.remaining == 0 {
+                self.emit_fakes(cursor, out);
+            }
         }
         Ok(())
     }
@@ -312,7 +317,8 @@ impl ClientSession {
             if command != b"DISCARD PLANS" {
                 self.forget_statements();
                 server.statements.clear();
-                for id in self.outstanding.placed() {
+                let unnamed = server.unnamed;
+                for id in self.outstanding.placed().filter(|id| Some(*id) != unnamed) {
                     server.statements.place(id);
                 }
             }
@@ -348,6 +354,7 @@ impl ClientSession {
     ) -> Result<(), Violation> {
         server.status = ReadyForQuery::decode(cursor.body(header))?.status;
         server.copy_in = false;
+        self.outstanding.end_skipping();
         let Some(entry) = self.outstanding.pop() else {
             if server.syncs != Syncs::Doubtful {
                 return Err(Violation::UnownedReply { tag: header.tag });
@@ -404,7 +411,15 @@ impl ClientSession {
         }
         let body = cursor.body(header);
         let error = ErrorResponse::decode(body);
-        let sqlstate = error.ok().and_then(|e| e.sqlstate());
+        let sqlstate = error.as_ref().ok().and_then(ErrorResponse::sqlstate);
+        // The server's last words, whatever it was doing.
+        let is_last = error.is_ok_and(|e| matches!(e.severity(), b"FATAL" | b"PANIC"));
+        if is_last && self.is_done_with(server) {
+            // The session's next statement runs elsewhere: what ends this connection is no concern of its client.
+            server.mark(Ledger::Beyond);
+            take(header, false, cursor, server, out);
+            return;
+        }
         let substitute = match self
             .outstanding
             .front()
@@ -417,9 +432,19 @@ impl ClientSession {
                 out.scratch(ours);
                 true
             }
-            Some((Action::Skip, Owed::Query)) if self.replies != Replies::Abandoned => {
+            Some((Action::Skip, Owed::Query))
+                if self.replies != Replies::Abandoned && !is_last =>
+            {
                 // The switch of parameters failed: the login on the primary accepted them, this server does not.
                 self.replies = Replies::SwitchFailed;
+                server.mark(Ledger::Beyond);
+                false
+            }
+            Some((Action::Forward | Action::Skip, Owed::Parse | Owed::Bind | Owed::DescribeStatement))
+                if is_name_error(sqlstate) && !self.owns_server =>
+            {
+                // Somebody has meddled with our names there: what is known of that server's statements is wrong.
+                server.mark(Ledger::Beyond);
                 false
             }
             _ => false,
@@ -443,9 +468,22 @@ impl ClientSession {
         {
             self.undefine(b"");
         }
+        let mut skipped = Vec::new();
         while let Some(entry) = self.outstanding.pop_skipped() {
+            skipped.push(entry);
+        }
+        // Backwards: what was taken from the server and put there again in one batch is there as before.
+        for entry in skipped.into_iter().rev() {
             self.undo(entry, server);
         }
+    }
+
+    /// Returns whether nothing ties the session to its server connection any more, or yet.
+    fn is_done_with(&self, server: &ServerSession) -> bool {
+        self.outstanding.is_empty()
+            && !self.is_in_mid_batch()
+            && !self.owns_server
+            && server.status == TransactionStatus::Idle
     }
 
     fn undo(&mut self, entry: Entry, server: &mut ServerSession) {
@@ -574,6 +612,14 @@ pub fn is_recovery_error(error: &ErrorResponse<'_>) -> bool {
 /// prepared anew. Told by the place in the source, which no translation changes: `plancache.c RevalidateCachedQuery`.
 pub fn is_stale_plan(error: &ErrorResponse<'_>) -> bool {
     error.field(field::ROUTINE) == Some(b"RevalidateCachedQuery")
+}
+
+/// Returns whether a server says that a statement name does not exist, or does already.
+fn is_name_error(sqlstate: Option<[u8; 5]>) -> bool {
+    sqlstate.map(Sqlstate).is_some_and(|code| {
+        code == Sqlstate::INVALID_SQL_STATEMENT_NAME
+            || code == Sqlstate::DUPLICATE_PREPARED_STATEMENT
+    })
 }
 
 fn memchr_find(haystack: &[u8], needle: &[u8]) -> bool {

@@ -28,19 +28,28 @@ pub fn split(sql: &[u8]) -> impl Iterator<Item = Range<usize>> {
     })
 }
 
-/// Returns the byte range of the statement that an `EXPLAIN ROUTE` of this text asks about.
+/// Returns the byte range of the statement that an `EXPLAIN ROUTE` of this text asks about, with the comments before and
+/// behind it: a hint may stand in them.
 pub fn explained(sql: &[u8]) -> Option<Range<usize>> {
     let statement = split(sql).next()?;
-    let mut words = Lexer::new(sql.get(statement.clone())?)
-        .filter(|token| !matches!(token.kind, TokenKind::Whitespace | TokenKind::Comment));
+    let mut tokens = Lexer::new(sql.get(statement.clone())?)
+        .filter(|token| token.kind != TokenKind::Whitespace)
+        .skip_while(|token| token.kind == TokenKind::Comment);
+    let is_comment = |token: &Token<'_>| token.kind == TokenKind::Comment;
     let is = |token: Option<Token<'_>>, word: &[u8]| {
         token.is_some_and(|token| token.text.eq_ignore_ascii_case(word))
     };
-    if !is(words.next(), b"explain") || !is(words.next(), b"route") {
+    let explain = tokens.next();
+    let mut tokens = tokens.skip_while(is_comment);
+    if !is(explain, b"explain") || !is(tokens.next(), b"route") {
         return None;
     }
-    let inner = words.next()?;
-    Some(statement.start + inner.start..statement.end)
+    let first = tokens.next()?;
+    if is_comment(&first) && tokens.all(|token| is_comment(&token)) {
+        return None;
+    }
+    // A text for the proxy has one statement only, so all that follows belongs to it.
+    Some(statement.start + first.start..sql.len())
 }
 
 /// Finds the semicolons that end statements: not those inside parentheses (`CREATE RULE`) nor inside the body of a
@@ -140,11 +149,17 @@ mod tests {
 
     #[test]
     fn finds_the_statement_to_explain() {
-        let sql = b"/* x */ EXPLAIN /* y */ Route  SELECT 1 ; ";
-        assert_eq!(
-            explained(sql).map(|range| &sql[range]),
-            Some(b"SELECT 1".as_slice())
-        );
+        for (sql, inner) in [
+            ("/* x */ EXPLAIN /* y */ Route  SELECT 1 ; ", "SELECT 1 ; "),
+            (
+                "explain route /* a */ select 1 -- b",
+                "/* a */ select 1 -- b",
+            ),
+        ] {
+            let range = explained(sql.as_bytes()).unwrap();
+            assert_eq!(&sql.as_bytes()[range], inner.as_bytes());
+        }
+        assert_eq!(explained(b"explain route /* nothing */"), None);
         assert_eq!(explained(b"explain select 1"), None);
         assert_eq!(explained(b"explain route"), None);
     }

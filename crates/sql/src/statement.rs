@@ -128,7 +128,12 @@ fn expressions(kind: StatementKind, t: Tokens<'_, '_>) -> Read {
 }
 
 fn dml(kind: StatementKind, t: Tokens<'_, '_>) -> Read {
-    expressions(kind, t)
+    let mut read = expressions(kind, t);
+    // An UPDATE of this view is a SET by another name.
+    if (0..t.len()).any(|index| t.word(index, "pg_settings")) {
+        read.findings.pin(PinReason::Setting);
+    }
+    read
 }
 
 /// The words that begin a query, behind any parentheses.
@@ -281,7 +286,13 @@ fn copy(text: &[u8], t: Tokens<'_, '_>) -> Read {
     }
     let mut read = if t.punct(1, "(") {
         let close = t.closing(1).unwrap_or(t.len());
-        read(text, t.to(close).from(2))
+        let inner = t.to(close).from(2);
+        let verbs = ["insert", "update", "delete", "merge"];
+        // Nothing else may stand here, a COPY least of all: that would be read as deep as it is nested.
+        if !begins_query(inner, 0) && !inner.at(0).is_any(&verbs) {
+            return Read::unparsed(StatementKind::CopyTo);
+        }
+        read(text, inner)
     } else {
         let mut read = Read::new(StatementKind::CopyTo, Reason::Read);
         copied_table(t, way, &mut read.findings);
@@ -389,7 +400,12 @@ fn set(t: Tokens<'_, '_>) -> Read {
     let local = scoped && t.word(1, "local");
     let start = 1 + usize::from(scoped);
     let name = setting_name(t, start);
-    let mut read = if name.starts_with("transaction_") {
+    let of_transaction = [
+        "transaction_isolation",
+        "transaction_read_only",
+        "transaction_deferrable",
+    ];
+    let mut read = if of_transaction.contains(&&*name) {
         // `transaction_read_only` and the like: of the transaction, with or without `LOCAL`, and a standby refuses some.
         Read::new(Set, Reason::PrimaryOnly)
     } else if local {

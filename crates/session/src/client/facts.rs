@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use pgweir_model::{PinReason, Reason};
+use pgweir_sql::Discard;
 use pgweir_sql::effects::TransactionControl;
 use pgweir_sql::plan::Plan;
 
@@ -42,6 +43,10 @@ impl Marks {
     pub const UNKNOWN_STATEMENT: Marks = Marks(64);
     /// It opens a transaction block.
     pub const OPENS_TRANSACTION: Marks = Marks(128);
+    /// It rolls a transaction back.
+    pub const ROLLS_BACK: Marks = Marks(1 << 14);
+    /// It resets settings of the session, those of its startup packet included.
+    pub const RESETS: Marks = Marks(1 << 15);
     /// What one of its statement names means depends on how an earlier batch ends.
     pub const DEPENDS: Marks = Marks(256);
     /// It makes the server forget prepared statements.
@@ -70,6 +75,13 @@ impl Facts {
         }
         let effects = &classified.effects;
         self.pin = self.pin.or(effects.pin);
+        if matches!(effects.transaction, TransactionControl::End { commit: false, .. }) {
+            self.marks.set(Marks::ROLLS_BACK);
+        }
+        let resets = |discard: &Discard| matches!(discard, Discard::All | Discard::Settings);
+        if effects.discard.iter().any(resets) {
+            self.marks.set(Marks::RESETS);
+        }
         if effects.suspect {
             self.marks.set(Marks::SUSPECT);
         }

@@ -6,13 +6,15 @@
 use std::rc::Rc;
 
 use pgweir_model::{PinReason, Sqlstate};
+use pgweir_sql::StatementKind;
+use pgweir_sql::plan::Plan;
 use pgweir_wire::backend::{ErrorBuilder, ReadyForQuery, Severity, tag as backend_tag};
 use pgweir_wire::frontend::{
     BindHead, Close, Describe, Parse, Query, Target, bind_head, parse_head, tag, target_head,
 };
 use pgweir_wire::{DecodeError, Frames, Gather, HEADER_LEN, Header, TransactionStatus};
 
-use super::{ClientSession, Tables, significant};
+use super::{ClientSession, Marks, Tables, significant};
 use crate::error::{Side, Violation};
 use crate::outstanding::{Action, Change, Entry, Owed};
 use crate::parameters::SharedParameters;
@@ -43,8 +45,16 @@ impl ClientSession {
     /// Prepares a server connection for this session: its parameters, and a fresh start for statements whose result types
     /// may have changed since they were prepared there (`epoch`).
     ///
-    /// What is needed goes in front of the first batch, in the same write.
-    pub fn begin_lease(&mut self, server: &mut ServerSession, epoch: u64, out: &mut Gather) {
+    /// What is needed goes in front of the first batch. Returns whether that must be answered before the batch is sent: it
+    /// switches parameters, and should that fail (a role that was dropped, a cancel that hits it), the batch would run with
+    /// those of the session before.
+    #[must_use]
+    pub fn begin_lease(
+        &mut self,
+        server: &mut ServerSession,
+        epoch: u64,
+        out: &mut Gather,
+    ) -> bool {
         server.statements.lease();
         self.context.epoch = epoch;
         let mut sql = String::new();
@@ -55,12 +65,15 @@ impl ClientSession {
             }
             server.epoch = epoch;
         }
+        let mut must_wait = false;
         if server.parameters.id != self.parameters.id {
-            sql.push_str(&self.parameters.switch_sql(&server.parameters));
+            let switch = self.parameters.switch_sql(&server.parameters);
+            must_wait = !switch.is_empty();
+            sql.push_str(&switch);
             server.parameters = SharedParameters::clone(&self.parameters);
         }
         if sql.is_empty() {
-            return;
+            return false;
         }
         server.unnamed = None;
         out.scratch_mut(|bytes| {
@@ -70,6 +83,7 @@ impl ClientSession {
             .encode(bytes)
         });
         self.outstanding.push(Entry::skip(Owed::Query));
+        must_wait
     }
 
     /// Puts a statement of the session's past in front of its next batch, to bring a setting along. If it fails, so does the
@@ -80,9 +94,16 @@ impl ClientSession {
         self.outstanding.push(Entry::skip(Owed::Query));
     }
 
-    /// Returns the statements of a portion that change settings of the session, as text.
+    /// Returns the statements of a portion that are a SET or RESET and nothing else, as text.
     pub fn settings_in(&self, input: &[u8], len: usize, tables: &mut Tables) -> Vec<Vec<u8>> {
         let mut frames = Frames::new(input.get(..len).unwrap_or(input));
+        let is_setting = |plan: &Plan| {
+            let one = matches!(
+                plan.classified.statements.as_slice(),
+                [one] if matches!(one.kind, StatementKind::Set | StatementKind::Reset)
+            );
+            one && plan.classified.effects.pin == Some(PinReason::Setting)
+        };
         let mut settings = Vec::new();
         while let Ok(Some(frame)) = frames.next() {
             let text = match frame.tag {
@@ -98,9 +119,7 @@ impl ClientSession {
                 },
                 _ => None,
             };
-            let text = text.filter(|sql| {
-                tables.plans.get(sql).classified.effects.pin == Some(PinReason::Setting)
-            });
+            let text = text.filter(|sql| is_setting(&tables.plans.get(sql)));
             settings.extend(text.filter(|text| settings.last() != Some(text)));
         }
         settings
@@ -121,6 +140,9 @@ impl ClientSession {
             self.is_discarding = false;
         }
         self.is_discarding |= self.batch.facts.marks.has(Marks::DISCARDS);
+        if self.batch.facts.marks.has(Marks::RESETS) {
+            server.parameters = server.parameters.doubtful();
+        }
         let input = input.get(..len).unwrap_or(input);
         let mut at = self.rest.len.min(input.len());
         if at > 0 {
@@ -153,6 +175,14 @@ impl ClientSession {
         server: &mut ServerSession,
         out: &mut Gather,
     ) -> Result<(), Violation> {
+        if self.outstanding.is_skipping() && message.header.tag != tag::SYNC {
+            // The batch has failed: the server would skip this, and answer nothing.
+            if message.header.tag == tag::PARSE {
+                self.batch.parsed.pop_front();
+            }
+            self.rest.is_dropped = true;
+            return Ok(());
+        }
         let as_it_is = message.start..message.end;
         // COPY data belongs to the Query or Execute before it and neither opens nor ends a batch.
         let was_open = self.is_open;
@@ -164,7 +194,7 @@ impl ClientSession {
             tag::QUERY => {
                 out.input(as_it_is);
                 server.unnamed = None;
-                let change = match self.unnamed.is_some() {
+                let change = match self.resolve(b"").is_some() {
                     true => Change::Undefine {
                         name: Box::default(),
                     },
@@ -210,8 +240,9 @@ impl ClientSession {
             tag::COPY_DATA => out.input(as_it_is),
             tag::COPY_DONE | tag::COPY_FAIL => {
                 out.input(as_it_is);
-                server.copy_in = false;
-                if !self.outstanding.is_settled() {
+                // Sent without waiting to be asked: the server's asking is then answered already.
+                let is_early = !std::mem::take(&mut server.copy_in);
+                if is_early && !self.outstanding.is_settled() {
                     self.outstanding.push(Entry {
                         action: Action::Fake,
                         ..Entry::forward(Owed::CopyEnd)
@@ -252,6 +283,7 @@ impl ClientSession {
                 String::from_utf8_lossy(name)
             );
             self.fail(Sqlstate::DUPLICATE_PREPARED_STATEMENT, &text, out);
+            self.rest.is_dropped = true;
             return;
         }
         let id = statement.id;

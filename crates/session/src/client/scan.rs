@@ -173,14 +173,15 @@ impl ClientSession {
                 Scan::Incomplete
             });
         }
+        let stream_above = STREAM_ABOVE.min(self.limits.route_buffer);
         let can_go_on = match header.tag {
             tag::COPY_DATA => true,
-            tag::FUNCTION_CALL if total > STREAM_ABOVE => {
+            tag::FUNCTION_CALL if total > stream_above => {
                 self.batch.facts.marks.set(Marks::FUNCTION_CALL);
                 self.note_unread();
                 true
             }
-            tag::BIND if total > STREAM_ABOVE => match BindHead::decode(body_prefix(rest))? {
+            tag::BIND if total > stream_above => match BindHead::decode(body_prefix(rest))? {
                 Some(head) => {
                     self.note_statement(head.statement);
                     true
@@ -307,7 +308,8 @@ impl ClientSession {
             epoch: tables.epoch,
             ..self.context
         };
-        let is_new = parse.name.is_empty() || self.resolve(parse.name).is_none();
+        let is_new = parse.name.is_empty()
+            || self.resolve(parse.name).is_none() && self.in_batch(significant(parse.name)).is_none();
         if !(is_new && statement.is_accepted(context)) {
             self.batch.facts.marks.set(Marks::NEEDS_SERVER);
         }
@@ -320,6 +322,13 @@ impl ClientSession {
         }
         self.note_place(&statement);
         self.note_definition(parse.name, statement);
+    }
+
+    /// Returns the named statement that the batch at hand defines.
+    fn in_batch(&self, name: &[u8]) -> Option<Rc<Statement>> {
+        let defined = &self.batch.defined;
+        let found = defined.iter().rev().find(|(known, _)| **known == *name);
+        found.map(|(_, statement)| Rc::clone(statement))
     }
 
     fn note_place(&mut self, statement: &Statement) {
@@ -378,13 +387,7 @@ impl ClientSession {
         let in_batch = if name.is_empty() {
             self.batch.unnamed.clone()
         } else {
-            let defined = self
-                .batch
-                .defined
-                .iter()
-                .rev()
-                .find(|(known, _)| **known == *name);
-            defined.map(|(_, statement)| Some(Rc::clone(statement)))
+            self.in_batch(name).map(Some)
         };
         // A statement that this very batch prepares has been added by its Parse.
         if let Some(Some(_)) = in_batch {

@@ -1,0 +1,351 @@
+//! No desync: clients, servers and connections die at random points, and nobody hears a byte that is not theirs.
+//!
+//! `PGWEIR_TORTURE_KILLS` sets the number of kills, `SEED` the seed. The order of events between threads is the machine's, so
+//! a seed repeats what is said and where it is cut, not every race.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
+    time::Instant,
+};
+
+use pgweir_devcluster::{Cluster, Node};
+use pgweir_testkit::{Client, ClientError, Login, Rng, eventually, patience};
+use pgweir_wire::frontend;
+
+use super::{
+    scenario::{Speaker, TABLE, probe_sql, probe_values},
+    talk::{Heard, Talk, hear},
+};
+use crate::support::{DATABASE, Proxy, USER, config, login, new_cluster};
+
+/// Kills of a usual test run; it is done in well under a minute.
+const KILLS: usize = 1500;
+
+/// Memory that the proxy may have gained over the storm, in bytes: tables fill up to their limits meanwhile.
+const GROWTH_LIMIT: u64 = 48 << 20;
+
+/// What the clients of a storm share.
+struct Storm<'a> {
+    proxy: &'a Proxy,
+    target: usize,
+    /// Counts lives over all storms, so that no token comes twice.
+    lives: &'a AtomicUsize,
+    kills: Kills,
+    failures: Mutex<Vec<String>>,
+    is_over: AtomicBool,
+}
+
+/// What died, and what was heard of it.
+#[derive(Default)]
+struct Kills {
+    clients: AtomicUsize,
+    servers: AtomicUsize,
+    disrupted: AtomicUsize,
+    refused: AtomicUsize,
+    talks: AtomicUsize,
+}
+
+impl Storm<'_> {
+    fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
+            || self.kills.clients.load(Ordering::Relaxed) + self.kills.servers.load(Ordering::Relaxed)
+                >= self.target
+    }
+
+    fn fail(&self, failure: String) {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.push(failure);
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+
+    /// Lives on, life after life, until the storm is over.
+    fn client(&self, mut rng: Rng) {
+        while !self.is_over() {
+            let life = self.lives.fetch_add(1, Ordering::Relaxed);
+            let mut speaker = Speaker::new(life, &mut rng);
+            let login = login().parameter("application_name", &speaker.application);
+            match Client::open(self.proxy.addr(), &login) {
+                Ok(client) => self.life(client, &mut speaker, &mut rng),
+                // A server died under the login, or as the proxy asked it for the session's parameters.
+                Err(error) if is_disruption(&error) => count(&self.kills.refused),
+                Err(error) => self.fail(format!("life {life}: login: {error}")),
+            }
+        }
+    }
+
+    fn life(&self, mut client: Client, speaker: &mut Speaker, rng: &mut Rng) {
+        loop {
+            let scenario = speaker.speak(rng);
+            let doomed = rng.chance(2, 5).then(|| rng.below(scenario.talks.len()));
+            for (n, talk) in scenario.talks.iter().enumerate() {
+                let heard = if doomed == Some(n) {
+                    self.die_in(client, talk, rng);
+                    return;
+                } else {
+                    count(&self.kills.talks);
+                    say(&mut client, talk, rng)
+                };
+                match heard {
+                    Heard::All | Heard::Enough => {}
+                    Heard::Disrupted => return count(&self.kills.disrupted),
+                    Heard::Wrong(what) => {
+                        let said = String::from_utf8_lossy(&talk.bytes).into_owned();
+                        return self.fail(format!("{what}\nafter {said:.3000}"));
+                    }
+                }
+            }
+            if scenario.pins || self.is_over() {
+                return end(client, rng);
+            }
+        }
+    }
+
+    /// Says a part of a talk, hears a part of the answer, and is gone.
+    fn die_in(&self, mut client: Client, talk: &Talk, rng: &mut Rng) {
+        let cut = match rng.below(3) {
+            0 => rng.below(talk.bytes.len()),
+            _ => talk.bytes.len(),
+        };
+        let bytes = talk.bytes.get(..cut).unwrap_or_default();
+        let sent = if rng.chance(1, 4) && bytes.len() < 2000 {
+            client.send_torn(bytes, rng)
+        } else {
+            client.send(bytes)
+        };
+        if sent.is_ok() && cut == talk.bytes.len() && rng.chance(2, 3) {
+            let most = if rng.chance(1, 2) { 4 } else { 2000 };
+            let wants = talk.wants.len().min(most);
+            // A part of the wanted rows is enough; what is heard must still be right.
+            if let Heard::Wrong(what) = hear(&mut client, &talk.wants, Some(rng.below(wants.max(1) + most))) {
+                let said = String::from_utf8_lossy(bytes).into_owned();
+                self.fail(format!("{what}\nafter {said:.3000}"));
+            }
+        }
+        count(&self.kills.clients);
+        end(client, rng);
+    }
+
+    /// Terminates random server processes of the proxy's, on all nodes, until the storm is over.
+    fn reaper(&self, cluster: &Cluster, mut rng: Rng) {
+        let mut connections: HashMap<usize, Client> = HashMap::new();
+        while !self.is_over() {
+            let n = rng.below(cluster.nodes().len());
+            let Some(node) = cluster.nodes().get(n) else { return };
+            let connection = match connections.remove(&n) {
+                Some(connection) => Ok(connection),
+                None => superuser(cluster, node),
+            };
+            let Ok(mut connection) = connection else { continue };
+            // The pause is the server's, so that the pace is the same whatever the rest does.
+            let sql = format!(
+                "SELECT pg_sleep({}.0 / 1000); \
+                 SELECT pg_terminate_backend(pid) FROM (SELECT pid FROM pg_stat_activity WHERE usename = '{USER}' \
+                 ORDER BY state = 'active' DESC, random() LIMIT 1) AS victim",
+                1 + rng.below(20)
+            );
+            if let Ok(answer) = connection.query(&sql) {
+                if answer.rows().len() == 2 {
+                    count(&self.kills.servers);
+                }
+                connections.insert(n, connection);
+            }
+        }
+    }
+}
+
+fn count(counter: &AtomicUsize) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+fn superuser(cluster: &Cluster, node: &Node) -> Result<Client, ClientError> {
+    let login = Login::new(cluster.superuser(), DATABASE).password(cluster.password());
+    Client::open(&format!("{}:{}", node.host(), node.port()), &login)
+}
+
+fn is_disruption(error: &ClientError) -> bool {
+    let codes = ["57P01", "57P02", "57P03", "08006"];
+    error.sqlstate().is_some_and(|code| codes.contains(&code.as_str()))
+}
+
+fn say(client: &mut Client, talk: &Talk, rng: &mut Rng) -> Heard {
+    let is_torn = talk.bytes.len() < 2000 && rng.chance(1, 6);
+    let sent = if is_torn {
+        client.send_torn(&talk.bytes, rng)
+    } else {
+        client.send(&talk.bytes)
+    };
+    match sent {
+        Ok(()) => hear(client, &talk.wants, None),
+        // The server died while the client was still talking; the reason may be there to be read.
+        Err(_) => match hear(client, &talk.wants, None) {
+            Heard::Wrong(_) => Heard::Disrupted,
+            heard => heard,
+        },
+    }
+}
+
+/// The ways to go: a reset, an end without a word, a goodbye.
+fn end(mut client: Client, rng: &mut Rng) {
+    match rng.below(5) {
+        0 | 1 => client.reset(),
+        2 | 3 => drop(client),
+        _ => {
+            // Whether it arrives is no matter: the client is gone.
+            let _sent = client.send(&frontend::Terminate::BYTES);
+        }
+    }
+}
+
+pub(super) fn small_pool(cluster: &Cluster, pool_size: usize, server: &str) -> String {
+    let config = config(cluster).replace(
+        "cluster = \"main\"\n",
+        &format!("cluster = \"main\"\npool_size = {pool_size}\n"),
+    );
+    // Clients need not prove who they are: the storm is about sessions, and SCRAM would take most of its time.
+    format!("auth.method = \"trust\"\n[server]\nworkers = 2\n{server}\n{config}")
+}
+
+fn kills_wanted() -> usize {
+    match std::env::var("PGWEIR_TORTURE_KILLS") {
+        Ok(text) => text.parse().expect("PGWEIR_TORTURE_KILLS is a number"),
+        Err(_) => KILLS,
+    }
+}
+
+#[test]
+fn no_client_hears_a_byte_of_another_whoever_dies_and_when() {
+    let mut rng = Rng::from_env();
+    let cluster = new_cluster(2);
+    let sql = format!(
+        "CREATE TABLE {TABLE} (token text); CREATE INDEX ON {TABLE} (token); ALTER TABLE {TABLE} OWNER TO {USER}; \
+         GRANT CREATE ON SCHEMA public TO {USER}"
+    );
+    cluster.sql(DATABASE, &sql).expect("the table is made");
+    cluster.wait_caught_up(patience::PATIENCE).expect("the replicas have it");
+    let pool_size = 4 + rng.below(5);
+    let clients = 50 + rng.below(51);
+    let server = "query_wait_timeout = \"60s\"\nprepared_statements_per_server = 8";
+    let proxy = Proxy::start_ready(&small_pool(&cluster, pool_size, server));
+    let kills = kills_wanted();
+    let first = storm(&proxy, &cluster, clients, kills.div_ceil(5), &mut rng);
+    check_pools(&proxy, &cluster, pool_size);
+    let before = proxy.resident_bytes();
+    let second = storm(&proxy, &cluster, clients, kills - kills.div_ceil(5), &mut rng);
+    check_pools(&proxy, &cluster, pool_size);
+    let after = proxy.resident_bytes();
+    report(&format!(
+        "pool_size {pool_size}, {clients} clients\n{first}\n{second}\nresident: {} KiB, then {} KiB",
+        before >> 10,
+        after >> 10
+    ));
+    assert!(
+        after < before + GROWTH_LIMIT,
+        "resident memory grew from {before} to {after} bytes"
+    );
+}
+
+/// Lets it storm until there have been so many kills; returns what happened, for the report.
+fn storm(proxy: &Proxy, cluster: &Cluster, clients: usize, kills: usize, rng: &mut Rng) -> String {
+    static LIVES: AtomicUsize = AtomicUsize::new(0);
+    let storm = Storm {
+        proxy,
+        target: kills,
+        lives: &LIVES,
+        kills: Kills::default(),
+        failures: Mutex::default(),
+        is_over: AtomicBool::new(false),
+    };
+    let started = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..clients {
+            let rng = rng.fork();
+            let storm = &storm;
+            thread::Builder::new()
+                .stack_size(256 << 10)
+                .spawn_scoped(scope, move || storm.client(rng))
+                .expect("a thread");
+        }
+        let rng = rng.fork();
+        let storm = &storm;
+        scope.spawn(move || storm.reaper(cluster, rng));
+    });
+    let took = started.elapsed();
+    let Kills { clients, servers, disrupted, refused, talks } = storm.kills;
+    let failures = storm.failures.into_inner().unwrap_or_else(PoisonError::into_inner);
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n\n"));
+    format!(
+        "{clients:?} clients and {servers:?} servers killed in {took:.1?}, {talks:?} talks in full; \
+         {disrupted:?} were told of a server's death, {refused:?} at login"
+    )
+}
+
+#[expect(clippy::print_stderr, reason = "what a run with PGWEIR_TORTURE_KILLS did is to be known")]
+pub(super) fn report(text: &str) {
+    eprintln!("{text}");
+}
+
+/// After the storm: every place of every pool can be had at once, whoever waits gets one, and every server connection is as
+/// if nobody had ever used it.
+pub(super) fn check_pools(proxy: &Proxy, cluster: &Cluster, pool_size: usize) {
+    for node in cluster.nodes() {
+        let busy = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE usename = '{USER}' AND state <> 'idle'"
+        );
+        eventually!(
+            patience::PATIENCE,
+            node.sql(DATABASE, &busy).is_ok_and(|count| count == "0"),
+            "statements of dead clients still run on {}: {:?}",
+            node.name(),
+            node.sql(DATABASE, "SELECT pid, state, wait_event, query FROM pg_stat_activity WHERE state <> 'idle'")
+        );
+    }
+    let application = "after the storm";
+    let open = || {
+        let login = login().parameter("application_name", application);
+        Client::open(proxy.addr(), &login).expect("a login")
+    };
+    for node in cluster.nodes() {
+        let begin = format!("SET pgweir.route = '{}'", node.name());
+        let mut holders: Vec<Client> = (0..pool_size).map(|_| open()).collect();
+        for (n, client) in holders.iter_mut().enumerate() {
+            let token = format!("{} {n}", node.name());
+            answer(client, &begin);
+            answer(client, "BEGIN READ ONLY");
+            let talk = Talk::new().query(&probe_sql(&token)).result(&probe_values(&token, application));
+            client.send(&talk.bytes).expect("the proxy listens");
+            let heard = hear(client, &talk.wants, None);
+            assert!(matches!(heard, Heard::All), "{token}: {heard:?}");
+            client.until_ready().expect("the end of the answer");
+        }
+        let open_count = format!(
+            "SELECT count(*), count(*) FILTER (WHERE xact_start IS NOT NULL) FROM pg_stat_activity WHERE usename = '{USER}'"
+        );
+        let counted = node.sql(DATABASE, &open_count).expect("a count");
+        assert_eq!(counted, format!("{pool_size}|{pool_size}"), "on {}", node.name());
+        holders.iter_mut().for_each(|client| answer(client, "COMMIT"));
+    }
+    // Twice as many as there are places: each place serves two.
+    thread::scope(|scope| {
+        for n in 0..2 * pool_size {
+            scope.spawn(move || {
+                let token = format!("sleeper {n}");
+                let sql = format!("BEGIN; SELECT '{token}' || pg_sleep(0.2); COMMIT");
+                let found = open().query(&sql).expect("an answer").value();
+                assert_eq!(found, Some(token));
+            });
+        }
+    });
+    let left = "SELECT (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'), \
+                (SELECT count(*) FROM pg_class WHERE relpersistence = 't')";
+    assert_eq!(cluster.sql(DATABASE, left).expect("a count"), "0|0");
+}
+
+fn answer(client: &mut Client, sql: &str) {
+    let answer = client.query(sql).expect("an answer");
+    assert!(answer.error().is_none(), "{sql}: {answer:?}");
+}
