@@ -127,16 +127,38 @@ fn startup_packets_that_are_none_are_refused_or_hung_up_on() {
         ("a length below its own", vec![0, 0, 0, 3]),
         ("a length without room for a version", vec![0, 0, 0, 7]),
         ("a negative length", vec![0xff; 4]),
-        ("a length of 2 GiB", vec![0x7f, 0xff, 0xff, 0xff, 0, 3, 0, 0]),
-        ("a TLS hello", b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03".to_vec()),
+        (
+            "a length of 2 GiB",
+            vec![0x7f, 0xff, 0xff, 0xff, 0, 3, 0, 0],
+        ),
+        (
+            "a TLS hello",
+            b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03".to_vec(),
+        ),
         ("HTTP", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec()),
         ("a parameter without a value", prefixed(b"\0\x03\0\0user\0")),
         ("no end of the list", prefixed(b"\0\x03\0\0user\0ann\0")),
-        ("something behind the end", prefixed(b"\0\x03\0\0user\0ann\0\0x")),
+        (
+            "something behind the end",
+            prefixed(b"\0\x03\0\0user\0ann\0\0x"),
+        ),
         ("no user", startup(0x0003_0000, &[("database", DATABASE)])),
-        ("bytes that are no text", prefixed(b"\0\x03\0\0user\0\xff\xfe\0\0")),
-        ("a cancel without a key", prefixed(&80_877_102_u32.to_be_bytes())),
-        ("encryption and more at once", [prefixed(&80_877_103_u32.to_be_bytes()), startup(0x0003_0000, &user)].concat()),
+        (
+            "bytes that are no text",
+            prefixed(b"\0\x03\0\0user\0\xff\xfe\0\0"),
+        ),
+        (
+            "a cancel without a key",
+            prefixed(&80_877_102_u32.to_be_bytes()),
+        ),
+        (
+            "encryption and more at once",
+            [
+                prefixed(&80_877_103_u32.to_be_bytes()),
+                startup(0x0003_0000, &user),
+            ]
+            .concat(),
+        ),
     ];
     beside_a_client_that_behaves(&proxy, || {
         for (what, bytes) in &cases {
@@ -145,7 +167,10 @@ fn startup_packets_that_are_none_are_refused_or_hung_up_on() {
             if let Some(error) = seen.error() {
                 let sqlstate = error.sqlstate().unwrap_or_default();
                 assert_ours(error, &sqlstate, "FATAL");
-                assert!(["08P01", "28000"].contains(&&*sqlstate), "{what}: {error:?}");
+                assert!(
+                    ["08P01", "28000"].contains(&&*sqlstate),
+                    "{what}: {error:?}"
+                );
             }
         }
     });
@@ -157,9 +182,19 @@ fn the_startup_packet_is_bounded_by_ten_thousand_bytes() {
     const LIMIT: usize = 10_000;
     let proxy = Proxy::start_ready(&trusting());
     let of = |total: usize| {
-        let empty = startup(0x0003_0000, &[("user", USER), ("database", DATABASE), ("my.padding", "")]);
+        let empty = startup(
+            0x0003_0000,
+            &[("user", USER), ("database", DATABASE), ("my.padding", "")],
+        );
         let padding = "x".repeat(total - empty.len());
-        startup(0x0003_0000, &[("user", USER), ("database", DATABASE), ("my.padding", &padding)])
+        startup(
+            0x0003_0000,
+            &[
+                ("user", USER),
+                ("database", DATABASE),
+                ("my.padding", &padding),
+            ],
+        )
     };
     let mut client = Client::connect(proxy.addr()).expect("a connection");
     client.send(&of(LIMIT)).expect("sent");
@@ -180,7 +215,11 @@ fn versions_of_the_protocol_are_negotiated_or_refused() {
         let seen = first_bytes(&proxy, &startup(version, &user));
         assert_ours(seen.error().expect("an error"), "0A000", "FATAL");
     }
-    let options = [("user", USER), ("database", DATABASE), ("_pq_.nonsense", "1")];
+    let options = [
+        ("user", USER),
+        ("database", DATABASE),
+        ("_pq_.nonsense", "1"),
+    ];
     for (version, parameters, negotiated) in [
         (0x0003_0000, &user[..], false),
         (0x0003_0002, &user[..], false),
@@ -191,10 +230,21 @@ fn versions_of_the_protocol_are_negotiated_or_refused() {
         client.send(&startup(version, parameters)).expect("sent");
         let welcome = client.until_ready().expect("a welcome");
         let names = welcome.names();
-        assert_eq!(names.contains(&"NegotiateProtocolVersion"), negotiated, "{version:x}");
+        assert_eq!(
+            names.contains(&"NegotiateProtocolVersion"),
+            negotiated,
+            "{version:x}"
+        );
         let long = version & 0xffff >= 2;
         assert_eq!(client.secret().len() > 4, long, "{version:x}");
-        assert_eq!(client.query("SELECT 1").expect("an answer").value().as_deref(), Some("1"));
+        assert_eq!(
+            client
+                .query("SELECT 1")
+                .expect("an answer")
+                .value()
+                .as_deref(),
+            Some("1")
+        );
     }
 }
 
@@ -205,11 +255,20 @@ fn requests_for_encryption_are_declined_and_the_session_goes_on_in_the_clear() {
     for requests in [vec![ssl], vec![gss], vec![gss, ssl]] {
         let mut client = Client::connect(proxy.addr()).expect("a connection");
         for request in requests {
-            client.send(&prefixed(&request.to_be_bytes())).expect("sent");
+            client
+                .send(&prefixed(&request.to_be_bytes()))
+                .expect("sent");
             assert_eq!(client.read_byte().expect("an answer"), b'N');
         }
         client.login(&login()).expect("a login");
-        assert_eq!(client.query("SELECT 1").expect("an answer").value().as_deref(), Some("1"));
+        assert_eq!(
+            client
+                .query("SELECT 1")
+                .expect("an answer")
+                .value()
+                .as_deref(),
+            Some("1")
+        );
     }
     // Not for ever.
     let mut client = Client::connect(proxy.addr()).expect("a connection");
@@ -236,7 +295,10 @@ fn a_login_that_takes_too_long_is_ended() {
     let mut drips = Client::connect(proxy.addr())
         .expect("a connection")
         .patience(Duration::from_millis(20));
-    let long = startup(0x0003_0000, &[("user", USER), ("my.padding", &"x".repeat(9000))]);
+    let long = startup(
+        0x0003_0000,
+        &[("user", USER), ("my.padding", &"x".repeat(9000))],
+    );
     for byte in long {
         let sent = drips.send(&[byte]);
         let over = match drips.read() {
@@ -281,11 +343,21 @@ fn what_comes_instead_of_a_password_is_refused() {
             assert_eq!(asked.tag, backend::tag::AUTHENTICATION, "{what}");
             let _sent = client.send(bytes);
             let seen = closed(&mut client);
-            assert_eq!(seen.names().iter().filter(|name| **name != "ErrorResponse").count(), 0, "{what}: {seen:?}");
+            assert_eq!(
+                seen.names()
+                    .iter()
+                    .filter(|name| **name != "ErrorResponse")
+                    .count(),
+                0,
+                "{what}: {seen:?}"
+            );
             if let Some(error) = seen.error() {
                 let sqlstate = error.sqlstate().unwrap_or_default();
                 assert_ours(error, &sqlstate, "FATAL");
-                assert!(["08P01", "28P01"].contains(&&*sqlstate), "{what}: {error:?}");
+                assert!(
+                    ["08P01", "28P01"].contains(&&*sqlstate),
+                    "{what}: {error:?}"
+                );
             }
         }
     });
@@ -305,6 +377,19 @@ fn a_query_sent_along_with_the_startup_packet_is_not_run() {
     assert!(seen.error().is_some(), "{seen:?}");
     let there = "SELECT count(*) FROM pg_class WHERE relname = 'hostile_smuggled'";
     assert_eq!(cluster().sql(DATABASE, there).expect("a count").trim(), "0");
+}
+
+/// Starts a long statement and waits until a server runs it: PostgreSQL ignores a cancel that comes before.
+fn fall_asleep(client: &mut Client, marker: &str) {
+    let sql = format!("SELECT pg_sleep(60) /* {marker} */");
+    client.send_query(&sql).expect("sent");
+    let asleep = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE query = '{sql}' AND wait_event = 'PgSleep'"
+    );
+    let runs = |node: &pgweir_devcluster::Node| {
+        node.sql(DATABASE, &asleep).expect("a count").trim() == "1"
+    };
+    pgweir_testkit::eventually!(cluster().nodes().iter().any(runs));
 }
 
 #[test]
@@ -337,7 +422,7 @@ fn a_cancel_with_a_wrong_key_cancels_nothing() {
     let answer = client.until_ready().expect("an answer");
     assert_eq!(answer.value().as_deref(), Some("finished"), "{answer:?}");
     // The right one does.
-    client.send_query("SELECT pg_sleep(60)").expect("sent");
+    fall_asleep(&mut client, "the right key");
     client.cancel().expect("a cancel");
     let answer = client.until_ready().expect("an answer");
     assert_eq!(answer.sqlstate().as_deref(), Some("57014"));
@@ -362,7 +447,7 @@ fn one_client_more_than_max_clients_is_refused() {
     }
     // A cancel is no client, and is needed most when there is no room.
     let first = clients.first_mut().expect("a client");
-    first.send_query("SELECT pg_sleep(60)").expect("sent");
+    fall_asleep(first, "no room");
     first.cancel().expect("a cancel");
     let answer = first.until_ready().expect("an answer");
     assert_eq!(answer.sqlstate().as_deref(), Some("57014"));
@@ -375,7 +460,10 @@ fn many_half_made_connections_cost_little() {
     const MANY: usize = 400;
     let proxy = Proxy::start_ready(&config(cluster()));
     let before = proxy.resident_bytes();
-    let packet = startup(0x0003_0000, &[("user", USER), ("my.padding", &"x".repeat(9_900))]);
+    let packet = startup(
+        0x0003_0000,
+        &[("user", USER), ("my.padding", &"x".repeat(9_900))],
+    );
     let half: Vec<Client> = (0..MANY)
         .map(|number| {
             let mut client = Client::connect(proxy.addr()).expect("a connection");
@@ -393,7 +481,8 @@ fn many_half_made_connections_cost_little() {
         .collect();
     let mut client = proxy.client();
     assert!(client.query("SELECT 1").is_ok());
-    let each = proxy.resident_bytes().saturating_sub(before) / u64::try_from(MANY).expect("a number");
+    let each =
+        proxy.resident_bytes().saturating_sub(before) / u64::try_from(MANY).expect("a number");
     assert!(each < 128 << 10, "{each} bytes each");
     drop(half);
 }
@@ -428,12 +517,18 @@ fn conversation(rng: &mut Rng) -> Vec<Vec<u8>> {
             4 => {
                 out.extend(message(frontend::tag::PARSE, b"s\0SELECT $1::int\0\0\0"));
                 out.extend(message(frontend::tag::DESCRIBE, b"Ss\0"));
-                out.extend(message(frontend::tag::BIND, b"p\0s\0\0\0\0\x01\0\0\0\x0242\0\0"));
+                out.extend(message(
+                    frontend::tag::BIND,
+                    b"p\0s\0\0\0\0\x01\0\0\0\x0242\0\0",
+                ));
                 out.extend(message(frontend::tag::EXECUTE, b"p\0\0\0\0\x01"));
                 out.extend(message(frontend::tag::CLOSE, b"Ss\0"));
                 frontend::Sync.encode(&mut out);
             }
-            5 => out.extend(message(frontend::tag::FUNCTION_CALL, b"\0\0\x06\x8d\0\0\0\0\0\0")),
+            5 => out.extend(message(
+                frontend::tag::FUNCTION_CALL,
+                b"\0\0\x06\x8d\0\0\0\0\0\0",
+            )),
             6 => {
                 append_execute(&mut out, "SELECT $1 || 'x'", &[Some("parameter")]);
                 out.extend(message(frontend::tag::FLUSH, b""));
@@ -531,16 +626,33 @@ fn mutated_startup_packets_harm_nobody_else() {
     let mut rng = Rng::from_env();
     let valid = [
         login().startup_message(),
-        startup(0x0003_0002, &[("user", USER), ("options", "-c work_mem=1MB"), ("_pq_.x", "y")]),
+        startup(
+            0x0003_0002,
+            &[
+                ("user", USER),
+                ("options", "-c work_mem=1MB"),
+                ("_pq_.x", "y"),
+            ],
+        ),
         prefixed(&80_877_103_u32.to_be_bytes()),
         prefixed(&[&80_877_102_u32.to_be_bytes()[..], &[0, 0, 0, 1, 0, 0, 0, 2]].concat()),
-        startup(0x0003_0000, &[("user", USER), ("database", DATABASE), ("replication", "database")]),
+        startup(
+            0x0003_0000,
+            &[
+                ("user", USER),
+                ("database", DATABASE),
+                ("replication", "database"),
+            ],
+        ),
     ];
     beside_a_client_that_behaves(&proxy, || {
         for _ in 0..connections() {
             let mut bytes = rng.pick(&valid).cloned().unwrap_or_default();
             if rng.chance(1, 2) {
-                bytes.extend(message(frontend::tag::PASSWORD, b"SCRAM-SHA-256\0\0\0\0\x20n,,n=,r=abcdefghijklmnopqrstuvwx"));
+                bytes.extend(message(
+                    frontend::tag::PASSWORD,
+                    b"SCRAM-SHA-256\0\0\0\0\x20n,,n=,r=abcdefghijklmnopqrstuvwx",
+                ));
                 bytes.extend(message(frontend::tag::PASSWORD, PASSWORD.as_bytes()));
             }
             for _ in 0..rng.below(4) {
@@ -576,7 +688,12 @@ fn the_codecs_corpus_harms_nobody_in_any_state() {
             let bytes = fs::read(path).expect("a file");
             let fresh = Client::connect(proxy.addr()).expect("a connection");
             send_and_leave(fresh, &bytes, &mut rng);
-            for before in ["", "BEGIN", "COPY pg_temp.none FROM STDIN", "SELECT pg_sleep(0.01)"] {
+            for before in [
+                "",
+                "BEGIN",
+                "COPY pg_temp.none FROM STDIN",
+                "SELECT pg_sleep(0.01)",
+            ] {
                 let mut client = Client::open(proxy.addr(), &login).expect("a login");
                 if !before.is_empty() {
                     client.send_query(before).expect("sent");

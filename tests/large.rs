@@ -81,7 +81,10 @@ fn drain(mut stream: &TcpStream) -> Seen {
             match header.tag {
                 backend::tag::ERROR_RESPONSE => seen.error = message.sqlstate(),
                 backend::tag::DATA_ROW if length <= SMALL => {
-                    seen.value = message.values().and_then(|row| row.into_iter().next()).flatten();
+                    seen.value = message
+                        .values()
+                        .and_then(|row| row.into_iter().next())
+                        .flatten();
                 }
                 backend::tag::READY_FOR_QUERY => return seen,
                 _ => {}
@@ -134,7 +137,9 @@ fn write_message(mut stream: &TcpStream, tag: u8, head: &[u8], length: usize, ta
     let chunk = vec![b'x'; 1 << 20];
     let body = 4 + head.len() + length + tail.len();
     let body = u32::try_from(body).expect("a length").to_be_bytes();
-    stream.write_all(&[&[tag], &body[..], head].concat()).expect("sent");
+    stream
+        .write_all(&[&[tag], &body[..], head].concat())
+        .expect("sent");
     let mut left = length;
     while left > 0 {
         let piece = left.min(chunk.len());
@@ -192,7 +197,12 @@ fn a_large_copy_in_streams_through() {
             writer::message(&mut done, frontend::tag::COPY_DONE, |_| {});
             stream.write_all(&done).expect("sent");
         });
-        assert_eq!(query(client, "SELECT count(*) FROM large_copy").value.as_deref(), Some("0"));
+        assert_eq!(
+            query(client, "SELECT count(*) FROM large_copy")
+                .value
+                .as_deref(),
+            Some("0")
+        );
         query(client, "DROP TABLE large_copy");
         seen
     });

@@ -42,7 +42,11 @@ fn port_of(proxy: &Proxy) -> &str {
 fn initialised(replicas: usize) -> Cluster {
     let cluster = new_cluster(replicas);
     let port = cluster.primary().port().to_string();
-    pgbench(&cluster, &port, &["--initialize", "--quiet", "--scale", "1"]);
+    pgbench(
+        &cluster,
+        &port,
+        &["--initialize", "--quiet", "--scale", "1"],
+    );
     cluster
         .wait_caught_up(pgweir_testkit::patience::PATIENCE)
         .expect("caught up");
@@ -50,7 +54,13 @@ fn initialised(replicas: usize) -> Cluster {
 }
 
 /// Runs a load and checks that each transaction was carried out.
-fn load(cluster: &Cluster, proxy: &Proxy, script: &str, protocol: &str, (clients, each): (usize, usize)) {
+fn load(
+    cluster: &Cluster,
+    proxy: &Proxy,
+    script: &str,
+    protocol: &str,
+    (clients, each): (usize, usize),
+) {
     let threads = clients.min(2).to_string();
     let (clients, each) = (clients.to_string(), each.to_string());
     let said = pgbench(
@@ -72,7 +82,10 @@ fn load(cluster: &Cluster, proxy: &Proxy, script: &str, protocol: &str, (clients
     );
     let total: usize = clients.parse::<usize>().unwrap_or(0) * each.parse::<usize>().unwrap_or(0);
     let processed = format!("number of transactions actually processed: {total}/{total}");
-    assert!(said.contains(&processed), "{script} {protocol} {clients}:\n{said}");
+    assert!(
+        said.contains(&processed),
+        "{script} {protocol} {clients}:\n{said}"
+    );
     let failed = said
         .lines()
         .find(|line| line.contains("failed transactions"));
@@ -110,7 +123,13 @@ fn each_load_of_pgbench_runs_in_each_protocol_and_writes_only_on_the_primary() {
     for protocol in ["simple", "extended", "prepared"] {
         for (clients, each) in LOADS {
             load(&cluster, &proxy, "tpcb-like", protocol, (clients, each));
-            load(&cluster, &proxy, "select-only", protocol, (clients, each * 10));
+            load(
+                &cluster,
+                &proxy,
+                "select-only",
+                protocol,
+                (clients, each * 10),
+            );
             transactions += clients * each;
         }
     }
@@ -130,7 +149,10 @@ fn each_load_of_pgbench_runs_in_each_protocol_and_writes_only_on_the_primary() {
             "grep -c 'read-only transaction' {}",
             cluster.replica(replica).log_path().display()
         );
-        let grep = Command::new("sh").args(["-c", &errors]).output().expect("sh");
+        let grep = Command::new("sh")
+            .args(["-c", &errors])
+            .output()
+            .expect("sh");
         let count = String::from_utf8_lossy(&grep.stdout).trim().to_owned();
         assert_eq!(count, "0", "writes were tried on replica {replica}");
     }
@@ -155,7 +177,13 @@ fn split_of_the_reads(weights: [u32; 2]) {
     let nodes = [cluster.primary(), cluster.replica(0), cluster.replica(1)];
     let before = nodes.map(commits);
     for (protocol, share) in [("simple", 2), ("extended", 4), ("prepared", 4)] {
-        load(&cluster, &proxy, "select-only", protocol, (16, READS / share / 16));
+        load(
+            &cluster,
+            &proxy,
+            "select-only",
+            protocol,
+            (16, READS / share / 16),
+        );
     }
     ended(proxy);
     sessions_gone(&cluster);
@@ -168,7 +196,10 @@ fn split_of_the_reads(weights: [u32; 2]) {
         reads[1] + reads[2] >= enough
     });
     let total = reads[1] + reads[2];
-    let percent = |part: i64| 100.0 * f64::from(i32::try_from(part).unwrap_or(0)) / f64::from(i32::try_from(total).unwrap_or(1));
+    let percent = |part: i64| {
+        100.0 * f64::from(i32::try_from(part).unwrap_or(0))
+            / f64::from(i32::try_from(total).unwrap_or(1))
+    };
     let wanted = 100.0 * f64::from(weights[0]) / f64::from(weights[0] + weights[1]);
     let got = percent(reads[1]);
     assert!(

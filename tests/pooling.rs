@@ -265,6 +265,9 @@ fn in_statement_pooling_a_transaction_over_several_batches_is_refused() {
     assert_eq!(value(&mut proxy.client(), "SELECT 3"), "3");
 }
 
+/// A way to go.
+type Leave = fn(Client);
+
 #[test]
 fn a_client_that_leaves_in_mid_transaction_is_rolled_back() {
     let proxy = narrow();
@@ -272,7 +275,7 @@ fn a_client_that_leaves_in_mid_transaction_is_rolled_back() {
     client
         .query("CREATE TABLE pooling_rollback (a int)")
         .expect("an answer");
-    let leave: [(&str, fn(Client)); 3] = [
+    let leave: [(&str, Leave); 3] = [
         ("with a goodbye", |client| {
             client.terminate().expect("a goodbye");
         }),
@@ -544,4 +547,91 @@ fn a_pipeline_of_several_transactions_is_answered_in_order_whoever_else_is_there
             }
         }
     }
+}
+
+#[test]
+fn what_no_reset_undoes_costs_the_connection_and_sequences_are_forgotten() {
+    let proxy = narrow();
+    let mut owner = proxy.client();
+    value(&mut owner, "CREATE SEQUENCE pooling_sequence");
+    let mut visitor = proxy.client();
+    assert_eq!(
+        value(&mut visitor, "SELECT nextval('pooling_sequence')"),
+        "1"
+    );
+    visitor.terminate().expect("a goodbye");
+    for look in ["SELECT currval('pooling_sequence')", "SELECT lastval()"] {
+        let answer = owner.query(look).expect("an answer");
+        assert_eq!(
+            answer.sqlstate().as_deref(),
+            Some("55000"),
+            "{look}: {answer:?}"
+        );
+    }
+    // Who asks for such a state keeps its server, in case that it has some.
+    owner.terminate().expect("a goodbye");
+    let mut next = proxy.client();
+    let before = backend(&mut next);
+    let mut visitor = proxy.client();
+    value(&mut visitor, "SELECT setseed(0.25)");
+    visitor.terminate().expect("a goodbye");
+    assert_ne!(
+        backend(&mut next),
+        before,
+        "the seed of random() survives DISCARD ALL"
+    );
+    value(&mut next, "DROP SEQUENCE pooling_sequence");
+}
+
+#[test]
+fn a_notification_reaches_a_listener_that_is_idle_and_nobody_else() {
+    let proxy = Proxy::start_ready(&with_database("pool_size = 3"));
+    let [mut listener, mut other, mut sender] = [proxy.client(), proxy.client(), proxy.client()];
+    value(&mut listener, "LISTEN pooling_channel");
+    value(&mut other, "SELECT 1");
+    for number in 0..3 {
+        value(
+            &mut sender,
+            &format!("NOTIFY pooling_channel, 'number {number}'"),
+        );
+        let heard = listener
+            .until(pgweir_wire::backend::tag::NOTIFICATION_RESPONSE)
+            .expect("a notification");
+        assert_eq!(heard.names(), ["NotificationResponse"]);
+        assert!(format!("{heard:?}").contains(&format!("number {number}")));
+    }
+    let answer = other.query("SELECT 1").expect("an answer");
+    assert!(!answer.names().contains(&"NotificationResponse"));
+    value(&mut listener, "UNLISTEN *");
+    assert_eq!(value(&mut listener, "SELECT 'still mine'"), "still mine");
+}
+
+#[test]
+fn a_client_that_waits_in_line_can_cancel_or_leave() {
+    let proxy = narrow();
+    let [mut holder, mut waiter, leaver] = [proxy.client(), proxy.client(), proxy.client()];
+    let sql = "SELECT pg_backend_pid() /* in line */";
+    for round in 0..3 {
+        value(&mut holder, "BEGIN");
+        waiter.send_query(sql).expect("sent");
+        waiter.cancel().expect("a cancel");
+        let answer = waiter.until_ready().expect("an answer");
+        assert_eq!(
+            answer.sqlstate().as_deref(),
+            Some("57014"),
+            "{round}: {answer:?}"
+        );
+        waiter.send_query(sql).expect("sent");
+        value(&mut holder, "COMMIT");
+        let answer = waiter.until_ready().expect("an answer");
+        assert_eq!(answer.error(), None, "{round}: {answer:?}");
+    }
+    value(&mut holder, "BEGIN");
+    let mut leaver = leaver;
+    leaver.send_query(sql).expect("sent");
+    leaver.reset();
+    waiter.send_query(sql).expect("sent");
+    value(&mut holder, "COMMIT");
+    let answer = waiter.until_ready().expect("an answer");
+    assert_eq!(answer.error(), None, "{answer:?}");
 }

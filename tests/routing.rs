@@ -37,7 +37,8 @@ fn load_schema() {
         let mut client = direct(cluster());
         let answer = client.query(SCHEMA).expect("an answer");
         assert_eq!(answer.error(), None, "{answer:?}");
-        let filled = client.query("INSERT INTO app.users (email, name) VALUES ('a', 'A'), ('b', 'B')");
+        let filled =
+            client.query("INSERT INTO app.users (email, name) VALUES ('a', 'A'), ('b', 'B')");
         assert_eq!(filled.expect("an answer").error(), None);
         cluster()
             .wait_caught_up(patience::PATIENCE)
@@ -100,12 +101,15 @@ fn every_case_of_the_specification_is_explained_as_it_says() {
     let mut seen = 0;
     for line in CASES.lines() {
         let mut fields = line.splitn(3, " | ");
-        let (Some(decision), Some(reason), Some(sql)) = (fields.next(), fields.next(), fields.next())
+        let (Some(decision), Some(reason), Some(sql)) =
+            (fields.next(), fields.next(), fields.next())
         else {
             continue;
         };
         let is_one_statement = !sql.contains(';') || sql.contains("$$") || sql.contains("'DELETE");
-        let needs_catalog = NEEDS_CATALOG.iter().any(|case| sql.ends_with(case) || sql.contains("add_tax(10)"));
+        let needs_catalog = NEEDS_CATALOG
+            .iter()
+            .any(|case| sql.ends_with(case) || sql.contains("add_tax(10)"));
         if line.starts_with('#') || decision == "either" || !is_one_statement || needs_catalog {
             continue;
         }
@@ -208,7 +212,10 @@ fn hints_and_the_setting_say_where_a_statement_goes() {
     for node in cluster().nodes() {
         let hinted = format!("/* pgweir: route={} */ {port}", node.name());
         assert_eq!(value(&mut client, &hinted), node.port().to_string());
-        ok(&mut client, &format!("SET pgweir.route = '{}'", node.name()));
+        ok(
+            &mut client,
+            &format!("SET pgweir.route = '{}'", node.name()),
+        );
         assert_eq!(value(&mut client, port), node.port().to_string());
         let answer = client.execute("SHOW port", &[]).expect("an answer");
         assert_eq!(answer.value(), Some(node.port().to_string()));
@@ -221,7 +228,13 @@ fn hints_and_the_setting_say_where_a_statement_goes() {
     ok(&mut client, "RESET pgweir.route");
     assert_eq!(value(&mut client, port), primary);
     // A literal and a comment that only mentions the word are none.
-    assert_eq!(value(&mut client, "SELECT inet_server_port(), '/* pgweir: route=replica */'"), primary);
+    assert_eq!(
+        value(
+            &mut client,
+            "SELECT inet_server_port(), '/* pgweir: route=replica */'"
+        ),
+        primary
+    );
 }
 
 #[test]
@@ -236,7 +249,13 @@ fn settings_of_ours_work_through_the_extended_protocol() {
     let set = run("SET pgweir.route TO 'primary'");
     assert_eq!(
         set.names(),
-        ["ParseComplete", "BindComplete", "NoData", "CommandComplete", "ReadyForQuery"]
+        [
+            "ParseComplete",
+            "BindComplete",
+            "NoData",
+            "CommandComplete",
+            "ReadyForQuery"
+        ]
     );
     let shown = run("SHOW pgweir.route");
     assert_eq!(
@@ -260,7 +279,12 @@ fn settings_of_ours_work_through_the_extended_protocol() {
     assert_eq!(run("SHOW pgweir.route").value().as_deref(), Some("auto"));
     let rows = run("EXPLAIN ROUTE SELECT 1").rows();
     assert!(rows.len() > 2, "{rows:?}");
-    // Prepared by name, described, and run twice.
+}
+
+#[test]
+fn a_statement_for_the_proxy_is_prepared_described_and_run_twice() {
+    let proxy = Proxy::start_ready(&config(cluster()));
+    let mut client = proxy.client();
     let mut out = Vec::new();
     writer::message(&mut out, frontend::tag::PARSE, |w| {
         w.cstr(b"show");
@@ -292,7 +316,12 @@ fn settings_of_ours_work_through_the_extended_protocol() {
     let prepared = client.until_ready().expect("an answer");
     assert_eq!(
         prepared.names(),
-        ["ParseComplete", "ParameterDescription", "RowDescription", "ReadyForQuery"]
+        [
+            "ParseComplete",
+            "ParameterDescription",
+            "RowDescription",
+            "ReadyForQuery"
+        ]
     );
     for _ in 0..2 {
         let answer = client.until_ready().expect("an answer");
@@ -307,7 +336,10 @@ fn read_only_transactions_run_on_a_replica_as_a_whole() {
     wait_for_replicas(&mut client);
     for (begin, on_replica) in [
         ("BEGIN READ ONLY", "t"),
-        ("START TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY", "t"),
+        (
+            "START TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",
+            "t",
+        ),
         ("BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY", "f"),
         ("BEGIN", "f"),
         ("BEGIN READ WRITE", "f"),
@@ -315,7 +347,11 @@ fn read_only_transactions_run_on_a_replica_as_a_whole() {
         ok(&mut client, begin);
         assert_eq!(client.status(), TransactionStatus::InTransaction);
         for _ in 0..3 {
-            assert_eq!(value(&mut client, "SELECT pg_is_in_recovery()"), on_replica, "{begin}");
+            assert_eq!(
+                value(&mut client, "SELECT pg_is_in_recovery()"),
+                on_replica,
+                "{begin}"
+            );
             assert_eq!(value(&mut client, "SELECT count(*) FROM users"), "2");
         }
         ok(&mut client, "COMMIT");
@@ -344,18 +380,38 @@ fn a_read_that_writes_after_all_runs_on_the_primary_and_is_remembered() {
     wait_for_replicas(&mut client);
     // Else the replicas would not be asked before they have replayed what the session wrote.
     ok(&mut client, "SET pgweir.consistency = eventual");
-    let log = |client: &mut Client| value(client, "SELECT count(*) FROM log /* pgweir: route=primary */");
+    let log = |client: &mut Client| {
+        value(
+            client,
+            "SELECT count(*) FROM log /* pgweir: route=primary */",
+        )
+    };
     let before: u32 = log(&mut client).parse().expect("a count");
     // The view calls a function that inserts; a text does not show it.
     for (route, sql) in [
-        ("primary (rerouted)", "SELECT id FROM audited_users WHERE a > 0"),
-        ("primary (learned)", "SELECT id FROM audited_users WHERE a > 0"),
+        (
+            "primary (rerouted)",
+            "SELECT id FROM audited_users WHERE a > 0",
+        ),
+        (
+            "primary (learned)",
+            "SELECT id FROM audited_users WHERE a > 0",
+        ),
         // The same shape.
-        ("primary (learned)", "SELECT id FROM audited_users WHERE a > 1"),
+        (
+            "primary (learned)",
+            "SELECT id FROM audited_users WHERE a > 1",
+        ),
     ] {
         let answer = ok(&mut client, sql);
         assert_eq!(answer.rows().len(), 2, "{answer:?}");
-        let expected = ["RowDescription", "DataRow", "DataRow", "CommandComplete", "ReadyForQuery"];
+        let expected = [
+            "RowDescription",
+            "DataRow",
+            "DataRow",
+            "CommandComplete",
+            "ReadyForQuery",
+        ];
         assert_eq!(answer.names(), expected);
         assert_eq!(last_route(&mut client), route, "{sql}");
     }
@@ -363,11 +419,21 @@ fn a_read_that_writes_after_all_runs_on_the_primary_and_is_remembered() {
     assert_eq!(after, before + 6, "each ran once");
     // Through the extended protocol, in COPY, and for what only a primary can read.
     let answer = client
-        .execute("SELECT id, a FROM audited_users WHERE id > $1", &[Some("0")])
+        .execute(
+            "SELECT id, a FROM audited_users WHERE id > $1",
+            &[Some("0")],
+        )
         .expect("an answer");
     assert_eq!(answer.error(), None);
     assert_eq!(answer.rows().len(), 2);
-    assert_eq!(answer.names().iter().filter(|name| **name == "BindComplete").count(), 1);
+    assert_eq!(
+        answer
+            .names()
+            .iter()
+            .filter(|name| **name == "BindComplete")
+            .count(),
+        1
+    );
     assert_eq!(last_route(&mut client), "primary (rerouted)");
     ok(&mut client, "COPY (SELECT a FROM audited_users) TO STDOUT");
     assert_eq!(last_route(&mut client), "primary (rerouted)");
@@ -375,7 +441,9 @@ fn a_read_that_writes_after_all_runs_on_the_primary_and_is_remembered() {
     assert_eq!(last_route(&mut client), "primary (rerouted)");
     // An error that the primary raises too is the client's, and a table that is nowhere says nothing about the shape.
     for _ in 0..2 {
-        let answer = client.query("SELECT * FROM nowhere_at_all").expect("an answer");
+        let answer = client
+            .query("SELECT * FROM nowhere_at_all")
+            .expect("an answer");
         assert_eq!(answer.sqlstate().as_deref(), Some("42P01"));
         let answer = client.query("SELECT 1/0").expect("an answer");
         assert_eq!(answer.sqlstate().as_deref(), Some("22012"));
@@ -412,8 +480,13 @@ fn a_session_reads_its_own_writes_while_replicas_are_late_and_others_keep_using_
     let cluster = new_cluster(2);
     let proxy = Proxy::start_ready(&config(&cluster));
     let [mut writer, mut reader, mut careless] = [proxy.client(), proxy.client(), proxy.client()];
-    ok(&mut writer, "CREATE TABLE counter (n int); INSERT INTO counter VALUES (0)");
-    cluster.wait_caught_up(patience::PATIENCE).expect("caught up");
+    ok(
+        &mut writer,
+        "CREATE TABLE counter (n int); INSERT INTO counter VALUES (0)",
+    );
+    cluster
+        .wait_caught_up(patience::PATIENCE)
+        .expect("caught up");
     for replica in [0, 1] {
         cluster
             .replica(replica)
@@ -442,7 +515,10 @@ fn a_session_reads_its_own_writes_while_replicas_are_late_and_others_keep_using_
         ok(&mut careless, &format!("UPDATE counter SET n = {n}"));
         stale += usize::from(value(&mut careless, read) != n.to_string());
     }
-    assert!(on_replica >= 55, "the other session used replicas {on_replica} times of 60");
+    assert!(
+        on_replica >= 55,
+        "the other session used replicas {on_replica} times of 60"
+    );
     assert!(stale > 0, "nothing was late, so this proves nothing");
     // No session stays on the primary for good.
     eventually!({
@@ -454,7 +530,10 @@ fn a_session_reads_its_own_writes_while_replicas_are_late_and_others_keep_using_
 #[test]
 fn a_replica_over_max_lag_takes_no_reads_until_it_has_caught_up() {
     let cluster = new_cluster(2);
-    let text = config(&cluster).replace("[clusters.main]\n", "[clusters.main]\nmax_lag = \"500ms\"\n");
+    let text = config(&cluster).replace(
+        "[clusters.main]\n",
+        "[clusters.main]\nmax_lag = \"500ms\"\n",
+    );
     let proxy = Proxy::start_ready(&text);
     let mut client = proxy.client();
     wait_for_replicas(&mut client);
@@ -470,7 +549,12 @@ fn a_replica_over_max_lag_takes_no_reads_until_it_has_caught_up() {
     // Whoever has not written is told the lag; the writer, that its own write is not there.
     let mut reader = proxy.client();
     let is_late = |row: &Vec<Option<String>>| row[2].as_deref() == Some("replica_lag");
-    eventually!(ok(&mut reader, "EXPLAIN ROUTE SELECT 1").rows().iter().any(is_late));
+    eventually!(
+        ok(&mut reader, "EXPLAIN ROUTE SELECT 1")
+            .rows()
+            .iter()
+            .any(is_late)
+    );
     eventually!(used(&mut reader) == [false, true]);
     // With both over the limit it is the primary.
     cluster.replica(1).pause_replay().expect("paused");
@@ -492,7 +576,9 @@ fn a_table_that_a_replica_does_not_know_yet_is_read_from_the_primary() {
     cluster.replica(0).pause_replay().expect("paused");
     ok(&mut owner, "CREATE TABLE young AS SELECT 7 AS a");
     assert_eq!(value(&mut reader, "SELECT a FROM young"), "7");
-    let answer = reader.execute("SELECT a FROM young", &[]).expect("an answer");
+    let answer = reader
+        .execute("SELECT a FROM young", &[])
+        .expect("an answer");
     assert_eq!(answer.value().as_deref(), Some("7"), "{answer:?}");
     cluster.replica(0).resume_replay().expect("resumed");
     // The shape is not held against it.

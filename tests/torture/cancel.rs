@@ -55,23 +55,47 @@ fn a_cancel_request_hits_the_statement_of_its_own_client_or_nothing() {
             let (mut rng, proxy, seen) = (rng.fork(), &proxy, &seen);
             scope.spawn(move || {
                 if let Err(failure) = client(proxy, seen, n, rounds, &mut rng) {
-                    seen.failures.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
+                    seen.failures
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .push(failure);
                 }
             });
         }
     });
-    let Seen { sent, hit, forged, failures } = seen;
-    let failures = failures.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let Seen {
+        sent,
+        hit,
+        forged,
+        failures,
+    } = seen;
+    let failures = failures
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
     report(&format!(
         "{} statements, {sent:?} CancelRequests, {hit:?} hits, {forged:?} forged",
         CLIENTS * rounds
     ));
-    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
-    assert!(hit.load(Ordering::Relaxed) > 0, "no CancelRequest ever hit anything");
+    assert!(
+        failures.is_empty(),
+        "{} failures:\n{}",
+        failures.len(),
+        failures.join("\n")
+    );
+    assert!(
+        hit.load(Ordering::Relaxed) > 0,
+        "no CancelRequest ever hit anything"
+    );
     check_pools(&proxy, &cluster, POOL_SIZE);
 }
 
-fn client(proxy: &Proxy, seen: &Seen, n: usize, rounds: usize, rng: &mut Rng) -> Result<(), String> {
+fn client(
+    proxy: &Proxy,
+    seen: &Seen,
+    n: usize,
+    rounds: usize,
+    rng: &mut Rng,
+) -> Result<(), String> {
     let mut client = Client::open(proxy.addr(), &login())
         .map_err(|error| error.to_string())?
         .patience(patience::PATIENCE * 4);
@@ -80,13 +104,17 @@ fn client(proxy: &Proxy, seen: &Seen, n: usize, rounds: usize, rng: &mut Rng) ->
     for round in 0..rounds {
         let token = format!("k{n}-{round}");
         let sql = statement(&token, rng);
-        client.send_query(&sql).map_err(|error| format!("{token}: {error}"))?;
+        client
+            .send_query(&sql)
+            .map_err(|error| format!("{token}: {error}"))?;
         match rng.below(8) {
             // Waits for the end of the CancelRequest: from then on it must not hit anything.
             0..3 => {
                 own = Own::UnderWay;
                 seen.sent.fetch_add(1, Ordering::Relaxed);
-                client.cancel().map_err(|error| format!("{token}: cancel: {error}"))?;
+                client
+                    .cancel()
+                    .map_err(|error| format!("{token}: cancel: {error}"))?;
             }
             // Does not wait: it may hit this statement or the next ones, until its connection has been closed.
             3 => {
@@ -100,28 +128,42 @@ fn client(proxy: &Proxy, seen: &Seen, n: usize, rounds: usize, rng: &mut Rng) ->
             }
             _ => {}
         }
-        let answer = client.until_ready().map_err(|error| format!("{token}: {error}"))?;
+        let answer = client
+            .until_ready()
+            .map_err(|error| format!("{token}: {error}"))?;
         match (answer.sqlstate().as_deref(), answer.value()) {
             (None, Some(value)) if value == token => {}
             (Some("57014"), _) if own == Own::UnderWay => {
                 seen.hit.fetch_add(1, Ordering::Relaxed);
             }
-            (Some("57014"), _) => return Err(format!("{token} was cancelled by another client: {answer:?}")),
+            (Some("57014"), _) => {
+                return Err(format!(
+                    "{token} was cancelled by another client: {answer:?}"
+                ));
+            }
             _ => return Err(format!("{token}: {answer:?}")),
         }
-        if answer.0.iter().any(|message| message.tag == tag::NOTICE_RESPONSE) {
+        if answer
+            .0
+            .iter()
+            .any(|message| message.tag == tag::NOTICE_RESPONSE)
+        {
             return Err(format!("{token}: {answer:?}"));
         }
         // A statement that is cancelled in a transaction leaves it failed, and the next cancel may hit the ROLLBACK.
         while client.status() != TransactionStatus::Idle {
-            client.query("ROLLBACK").map_err(|error| format!("{token}: ROLLBACK: {error}"))?;
+            client
+                .query("ROLLBACK")
+                .map_err(|error| format!("{token}: ROLLBACK: {error}"))?;
         }
         if let Some(mut canceller) = stray.take() {
             if rng.chance(1, 2) {
                 stray = Some(canceller);
                 continue;
             }
-            canceller.until_closed().map_err(|error| format!("{token}: {error}"))?;
+            canceller
+                .until_closed()
+                .map_err(|error| format!("{token}: {error}"))?;
         }
         own = Own::None;
     }
@@ -135,7 +177,9 @@ fn statement(token: &str, rng: &mut Rng) -> String {
         0 => format!("SELECT '{token}'"),
         1 => format!("SELECT '{token}' || pg_sleep(0.0{pause:02})"),
         2 => format!("BEGIN; SELECT '{token}' || pg_sleep(0.0{pause:02}); COMMIT"),
-        3 => format!("SELECT '{token}' FROM (SELECT count(*) FROM generate_series(1, {pause}000)) AS busy"),
+        3 => format!(
+            "SELECT '{token}' FROM (SELECT count(*) FROM generate_series(1, {pause}000)) AS busy"
+        ),
         _ => format!("SELECT '{token}'; SELECT pg_sleep(0.0{pause:02})"),
     }
 }

@@ -20,9 +20,9 @@ const POOL_SIZE: usize = 20;
 /// Statements per client.
 const ROUNDS: usize = 5;
 
-/// The longest wait over the median. With one queue and nobody starving every wait is about the same; the first ones are
-/// short, and the machine runs the tests' 2,000 threads as it likes.
-const UNFAIR: u32 = 8;
+/// The longest wait over the median. Each statement takes a while, so that all wait in line and waits are alike; the first
+/// are short, and the machine runs the 2,000 threads as it likes.
+const UNFAIR: u32 = 4;
 
 /// Two thousand statements wait at once, each for those before it.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -36,7 +36,6 @@ fn two_thousand_clients_share_twenty_server_connections_fairly_and_their_deaths_
     let rngs: Vec<Rng> = (0..CLIENTS).map(|_| rng.fork()).collect();
     let start = Barrier::new(CLIENTS);
     let waits = Mutex::new(Vec::new());
-    let t0 = Instant::now();
     thread::scope(|scope| {
         for (n, mut rng) in rngs.into_iter().enumerate() {
             let (proxy, start, waits) = (&proxy, &start, &waits);
@@ -44,11 +43,16 @@ fn two_thousand_clients_share_twenty_server_connections_fairly_and_their_deaths_
                 let mut client = Client::open(proxy.addr(), &login())
                     .expect("a login")
                     .patience(PATIENCE);
-                if start.wait().is_leader() { report(&format!("in {:?}", t0.elapsed())); }
-                let measured: Vec<Duration> = (0..ROUNDS).map(|round| ask(&mut client, n, round)).collect();
-                waits.lock().unwrap_or_else(PoisonError::into_inner).extend(measured);
+                start.wait();
+                let measured: Vec<Duration> = (0..ROUNDS)
+                    .map(|round| ask(&mut client, n, round))
+                    .collect();
+                waits
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .extend(measured);
                 // All are there still: their deaths fall among the statements of others.
-                if start.wait().is_leader() { report(&format!("done {:?}", t0.elapsed())); }
+                start.wait();
                 die(client, &mut rng);
             };
             thread::Builder::new()
@@ -57,21 +61,28 @@ fn two_thousand_clients_share_twenty_server_connections_fairly_and_their_deaths_
                 .expect("a thread");
         }
     });
-    report(&format!("dead {:?}", t0.elapsed()));
     let mut waits = waits.into_inner().unwrap_or_else(PoisonError::into_inner);
     waits.sort();
     let median = waits.get(waits.len() / 2).copied().unwrap_or_default();
     let longest = waits.last().copied().unwrap_or_default();
-    report(&format!("{} statements: median wait {median:.1?}, longest {longest:.1?}", waits.len()));
+    report(&format!(
+        "{} statements: median wait {median:.1?}, longest {longest:.1?}",
+        waits.len()
+    ));
     assert_eq!(waits.len(), CLIENTS * ROUNDS);
-    assert!(longest < median * UNFAIR, "median {median:?}, longest {longest:?}");
-    let connections = format!("SELECT count(*) <= {POOL_SIZE} FROM pg_stat_activity WHERE usename = '{USER}'");
+    assert!(
+        longest < median * UNFAIR,
+        "median {median:?}, longest {longest:?}"
+    );
+    let connections =
+        format!("SELECT count(*) <= {POOL_SIZE} FROM pg_stat_activity WHERE usename = '{USER}'");
     eventually!(
         patience::PATIENCE,
-        cluster.sql(DATABASE, &connections).is_ok_and(|fits| fits == "t"),
+        cluster
+            .sql(DATABASE, &connections)
+            .is_ok_and(|fits| fits == "t"),
         "more than {POOL_SIZE} server connections are left"
     );
-    report(&format!("conns {:?}", t0.elapsed()));
     check_pools(&proxy, &cluster, POOL_SIZE);
 }
 
@@ -79,9 +90,12 @@ fn two_thousand_clients_share_twenty_server_connections_fairly_and_their_deaths_
 fn ask(client: &mut Client, n: usize, round: usize) -> Duration {
     let token = format!("c{n}-{round}");
     let talk = match round % 2 {
-        0 => Talk::new().query(&format!("SELECT '{token}'")).result(&[&token]).ready(),
+        0 => Talk::new()
+            .query(&format!("SELECT '{token}' || pg_sleep(0.01)"))
+            .result(&[&token])
+            .ready(),
         _ => Talk::new()
-            .parse("", "SELECT $1::text")
+            .parse("", "SELECT $1::text || pg_sleep(0.01)")
             .bind("", "", &[&token])
             .execute_one(&token)
             .sync(),
@@ -98,16 +112,28 @@ fn die(mut client: Client, rng: &mut Rng) {
     let talk = match rng.below(5) {
         0 => Talk::new().query("SELECT pg_sleep(0.02)"),
         1 => Talk::new().query("BEGIN; SELECT 1"),
-        2 => Talk::new().parse("s", "SELECT $1::text").bind("", "s", &["x"]).execute("", 0).sync(),
+        2 => Talk::new()
+            .parse("s", "SELECT $1::text")
+            .bind("", "s", &["x"])
+            .execute("", 0)
+            .sync(),
         3 => Talk::new().query("COPY (SELECT generate_series(1, 10000)) TO STDOUT"),
-        _ => Talk::new()
-            .query("BEGIN")
-            .then(Talk::new().parse("", "SELECT generate_series(1, 5000)").bind("", "", &[]).execute("", 7).flush()),
+        _ => Talk::new().query("BEGIN").then(
+            Talk::new()
+                .parse("", "SELECT generate_series(1, 5000)")
+                .bind("", "", &[])
+                .execute("", 7)
+                .flush(),
+        ),
     };
-    let cut = if rng.chance(1, 2) { rng.below(talk.bytes.len()) } else { talk.bytes.len() };
+    let cut = if rng.chance(1, 2) {
+        rng.below(talk.bytes.len())
+    } else {
+        talk.bytes.len()
+    };
     // Whether all of it arrives is no matter, nor what comes back.
     let _sent = client.send(talk.bytes.get(..cut).unwrap_or_default());
-    if rng.chance(1, 4) {
+    if cut == talk.bytes.len() && rng.chance(1, 4) {
         let _heard = hear(&mut client, &[Want::AnyUntilReady], Some(1 + rng.below(3)));
     }
     if rng.chance(1, 2) {

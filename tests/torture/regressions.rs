@@ -349,7 +349,10 @@ fn a_terminate_in_the_middle_of_a_copy_frees_the_server_connection() {
     let proxy = narrow("");
     let mut client = proxy.client();
     let sql = "CREATE TABLE IF NOT EXISTS cut_short (token text)";
-    say(&mut client, &Talk::new().query(sql).want([Want::AnyUntilReady]));
+    say(
+        &mut client,
+        &Talk::new().query(sql).want([Want::AnyUntilReady]),
+    );
     for early in [false, true] {
         let mut client = proxy.client();
         let copy = Talk::new()
@@ -357,14 +360,43 @@ fn a_terminate_in_the_middle_of_a_copy_frees_the_server_connection() {
             .want([Want::Tag(tag::COPY_IN_RESPONSE)]);
         client.send(&copy.bytes).expect("the proxy listens");
         if early {
-            client.send(&frontend::Terminate::BYTES).expect("the proxy listens");
+            client
+                .send(&frontend::Terminate::BYTES)
+                .expect("the proxy listens");
         }
         let heard = hear(&mut client, &copy.wants, None);
         if !early {
             assert!(matches!(heard, Heard::All), "{heard:?}");
-            client.send(&frontend::Terminate::BYTES).expect("the proxy listens");
+            client
+                .send(&frontend::Terminate::BYTES)
+                .expect("the proxy listens");
         }
         let next = Talk::new().query("SELECT 'next'").result(&["next"]).ready();
         say(&mut proxy.client(), &next);
+    }
+}
+
+/// One batch, all of it skipped, that takes a statement from the server to make room and then prepares the same one anew.
+#[test]
+fn a_statement_that_a_skipped_batch_evicts_and_prepares_anew_can_be_prepared_again() {
+    let proxy = narrow("prepared_statements_per_server = 2");
+    let text = |n: usize| format!("SELECT 'to and fro {n} ' || $1::text");
+    let prepare_and_run = |n: usize| {
+        Talk::new()
+            .parse("s", &text(n))
+            .bind("", "s", &["x"])
+            .execute_one(&format!("to and fro {n} x"))
+            .sync()
+    };
+    for n in 0..2 {
+        say(&mut proxy.client(), &prepare_and_run(n));
+    }
+    let skipped = failing()
+        .parse_unheard("new", &text(2))
+        .parse_unheard("old", &text(0))
+        .sync();
+    say(&mut proxy.client(), &skipped);
+    for n in (0..3).chain(0..3) {
+        say(&mut proxy.client(), &prepare_and_run(n));
     }
 }

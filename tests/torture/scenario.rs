@@ -69,7 +69,9 @@ impl Speaker {
             38..46 => self.transaction(rng).into(),
             46..52 => self.unnamed(rng).into(),
             52..64 => self.named(rng).into(),
-            64..76 => self.pipeline(rng).into(),
+            64..73 => self.pipeline(rng).into(),
+            73..75 => self.pipeline_in_transaction(rng).into(),
+            75 => self.large_parameter(rng).into(),
             76..80 => self.large_result(rng).into(),
             80..84 => self.copy_out(rng).into(),
             84..88 => self.copy_in(rng).into(),
@@ -83,13 +85,18 @@ impl Speaker {
 
     fn read(&mut self) -> Talk {
         let token = self.token();
-        Talk::new().query(&format!("SELECT '{token}'")).result(&[&token]).ready()
+        Talk::new()
+            .query(&format!("SELECT '{token}'"))
+            .result(&[&token])
+            .ready()
     }
 
     fn several(&mut self) -> Talk {
         let (a, b) = (self.token(), self.token());
         Talk::new()
-            .query(&format!("SELECT '{a}'; SELECT '{b}', 2; SELECT '{a}' || '{b}'"))
+            .query(&format!(
+                "SELECT '{a}'; SELECT '{b}', 2; SELECT '{a}' || '{b}'"
+            ))
             .result(&[&a])
             .result(&[&b, "2"])
             .result(&[&format!("{a}{b}")])
@@ -110,7 +117,9 @@ impl Speaker {
     fn write(&mut self) -> Talk {
         let token = self.token();
         Talk::new()
-            .query(&format!("INSERT INTO {TABLE} VALUES ('{token}') RETURNING token"))
+            .query(&format!(
+                "INSERT INTO {TABLE} VALUES ('{token}') RETURNING token"
+            ))
             .want([Want::Tag(tag::ROW_DESCRIPTION), Want::Row(vec![token])])
             .complete("INSERT 0 1")
             .ready()
@@ -137,7 +146,11 @@ impl Speaker {
         let within = |talk: Talk| talk.want([Want::Ready(b'T')]);
         let mut talks = vec![
             within(Talk::new().query(begin).complete("BEGIN")),
-            within(Talk::new().query(&format!("SELECT '{token}'")).result(&[&token])),
+            within(
+                Talk::new()
+                    .query(&format!("SELECT '{token}'"))
+                    .result(&[&token]),
+            ),
         ];
         if !read_only {
             let sql = format!("INSERT INTO {TABLE} VALUES ('{token}')");
@@ -199,7 +212,9 @@ impl Speaker {
         if rng.chance(1, 6) {
             talk = talk.describe_statement(&name);
         }
-        talk.bind("", &name, &[&token]).execute_one(&format!("{token}/{variant}")).sync()
+        talk.bind("", &name, &[&token])
+            .execute_one(&format!("{token}/{variant}"))
+            .sync()
     }
 
     /// Batches, each with its Sync, that are sent without waiting; some fail, at the start or behind a result.
@@ -214,7 +229,10 @@ impl Speaker {
                 4 => talk.then(self.unnamed(rng)),
                 5 => talk.then(self.fails_in_the_middle()),
                 6 => talk
-                    .parse("", &format!("INSERT INTO {TABLE} VALUES ($1) RETURNING token"))
+                    .parse(
+                        "",
+                        &format!("INSERT INTO {TABLE} VALUES ($1) RETURNING token"),
+                    )
                     .bind("", "", &[&token])
                     .execute("", 0)
                     .want([Want::Row(vec![token.clone()])])
@@ -232,14 +250,63 @@ impl Speaker {
                     .bind_unheard("", "", &[&token])
                     .want([Want::Error("22P02")])
                     .execute("", 0)
-                    .parse_unheard("", &format!("SELECT $1::text || '/{}'", rng.below(VARIANTS)))
-                    .parse_unheard("never", &format!("SELECT $1::text || '/{}'", rng.below(VARIANTS)))
+                    .parse_unheard(
+                        "",
+                        &format!("SELECT $1::text || '/{}'", rng.below(VARIANTS)),
+                    )
+                    .parse_unheard(
+                        "never",
+                        &format!("SELECT $1::text || '/{}'", rng.below(VARIANTS)),
+                    )
                     .bind_unheard("", "", &[&token])
                     .execute("", 0)
                     .sync(),
             };
         }
         talk
+    }
+
+    /// As [`Self::pipeline`], without failures, in a transaction.
+    fn pipeline_in_transaction(&mut self, rng: &mut Rng) -> Vec<Talk> {
+        let mut talk = Talk::new();
+        for _ in 0..2 + rng.below(6) {
+            talk = match rng.below(5) {
+                0 => talk.then(self.read()),
+                1 => talk.then(self.write()),
+                2 | 3 => talk.then(self.named(rng)),
+                _ => talk.then(self.unnamed(rng)),
+            };
+        }
+        for want in &mut talk.wants {
+            if let Want::Ready(status) = want {
+                *status = b'T';
+            }
+        }
+        let begin = Talk::new()
+            .query("BEGIN")
+            .complete("BEGIN")
+            .want([Want::Ready(b'T')]);
+        let commit = Talk::new().query("COMMIT").complete("COMMIT").ready();
+        if rng.chance(1, 2) {
+            vec![begin, talk.then(commit)]
+        } else {
+            vec![begin.then(talk), commit]
+        }
+    }
+
+    /// A message that is larger than any buffer.
+    fn large_parameter(&mut self, rng: &mut Rng) -> Talk {
+        let token = self.token();
+        let value = format!("{token} {}", "y".repeat(50_000 + rng.below(300_000)));
+        let sql = format!("SELECT left($1::text, {})", token.len());
+        let name = if rng.chance(1, 2) { "large" } else { "" };
+        self.prepared.remove("large");
+        Talk::new()
+            .close_statement(name)
+            .parse(name, &sql)
+            .bind("", name, &[&value])
+            .execute_one(&token)
+            .sync()
     }
 
     fn large_result(&mut self, rng: &mut Rng) -> Talk {
@@ -263,7 +330,11 @@ impl Speaker {
         let talk = if rng.chance(1, 2) {
             Talk::new().query(&sql)
         } else {
-            Talk::new().parse("", &sql).bind("", "", &[]).execute("", 0).sync_unheard()
+            Talk::new()
+                .parse("", &sql)
+                .bind("", "", &[])
+                .execute("", 0)
+                .sync_unheard()
         };
         talk.want([
             Want::Tag(tag::COPY_OUT_RESPONSE),
@@ -279,12 +350,17 @@ impl Speaker {
         let token = self.token();
         let sql = format!("COPY {TABLE} FROM STDIN");
         let is_simple = rng.chance(1, 2);
+        let is_blind = rng.chance(1, 3);
         let start = if is_simple {
             Talk::new().query(&sql)
         } else {
             let talk = Talk::new().parse("", &sql).bind("", "", &[]).execute("", 0);
             // libpq sends a Sync at once, which the server ignores; others ask for the reply only.
-            if rng.chance(1, 2) { talk.sync_unheard() } else { talk.flush() }
+            match rng.below(2) {
+                _ if is_blind => talk,
+                0 => talk.sync_unheard(),
+                _ => talk.flush(),
+            }
         };
         let start = start.want([Want::Tag(tag::COPY_IN_RESPONSE)]);
         let count = 1 + rng.below(400);
@@ -305,7 +381,12 @@ impl Speaker {
         if !is_simple {
             data = data.sync_unheard();
         }
-        vec![start, data.ready()]
+        // Some send the data without waiting for the server's word. Behind a Sync that would be no COPY data any more.
+        if is_blind {
+            vec![start.then(data.ready())]
+        } else {
+            vec![start, data.ready()]
+        }
     }
 
     /// A portal that is fetched from in steps, with Flush in place of Sync.
@@ -313,14 +394,28 @@ impl Speaker {
         let token = self.token();
         let row = |n: i32| Want::Row(vec![format!("{token}:{n}")]);
         let step = |from: i32| {
-            let rows = Talk::new().execute("", 3).flush().want((from..from + 3).map(row));
+            let rows = Talk::new()
+                .execute("", 3)
+                .flush()
+                .want((from..from + 3).map(row));
             rows.want([Want::Tag(tag::PORTAL_SUSPENDED)])
         };
         let sql = "SELECT $1::text || ':' || n FROM generate_series(1, 10) n";
-        let mut talks = vec![Talk::new().parse("", sql).bind("", "", &[&token]).then(step(1))];
+        let mut talks = vec![
+            Talk::new()
+                .parse("", sql)
+                .bind("", "", &[&token])
+                .then(step(1)),
+        ];
         if rng.chance(1, 2) {
             talks.push(step(4));
-            talks.push(Talk::new().execute("", 0).want((7..=10).map(row)).complete("SELECT 4").sync());
+            talks.push(
+                Talk::new()
+                    .execute("", 0)
+                    .want((7..=10).map(row))
+                    .complete("SELECT 4")
+                    .sync(),
+            );
         } else {
             talks.push(Talk::new().sync());
         }
@@ -340,7 +435,10 @@ impl Speaker {
     pub(super) fn probe(&mut self) -> Talk {
         let token = self.token();
         let application = self.application.clone();
-        Talk::new().query(&probe_sql(&token)).result(&probe_values(&token, &application)).ready()
+        Talk::new()
+            .query(&probe_sql(&token))
+            .result(&probe_values(&token, &application))
+            .ready()
     }
 
     /// Leaves something behind on the server connection.
@@ -359,7 +457,10 @@ impl Speaker {
             _ => "DO $$BEGIN PERFORM set_config('work_mem', '5MB', false); END$$".to_owned(),
         };
         let state = Talk::new().query(&sql).want([Want::AnyUntilReady]);
-        Scenario { talks: vec![state, self.read(), self.named(rng)], pins: true }
+        Scenario {
+            talks: vec![state, self.read(), self.pipeline(rng), self.named(rng)],
+            pins: true,
+        }
     }
 
     fn changes_schema(&mut self, rng: &mut Rng) -> Vec<Talk> {

@@ -10,7 +10,7 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use pgweir_devcluster::{Cluster, Node};
@@ -28,6 +28,12 @@ const KILLS: usize = 1500;
 
 /// Memory that the proxy may have gained over the storm, in bytes: tables fill up to their limits meanwhile.
 const GROWTH_LIMIT: u64 = 48 << 20;
+
+/// Longer than any storm.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// A storm of at least so many kills has the primary crash too, which stops everything for seconds.
+const CRASH_PRIMARY_FROM: usize = 5000;
 
 /// What the clients of a storm share.
 struct Storm<'a> {
@@ -52,9 +58,7 @@ struct Kills {
 
 impl Storm<'_> {
     fn is_over(&self) -> bool {
-        self.is_over.load(Ordering::Relaxed)
-            || self.kills.clients.load(Ordering::Relaxed) + self.kills.servers.load(Ordering::Relaxed)
-                >= self.target
+        self.is_over.load(Ordering::Relaxed) || self.kills_so_far() >= self.target
     }
 
     fn fail(&self, failure: String) {
@@ -121,7 +125,11 @@ impl Storm<'_> {
             let most = if rng.chance(1, 2) { 4 } else { 2000 };
             let wants = talk.wants.len().min(most);
             // A part of the wanted rows is enough; what is heard must still be right.
-            if let Heard::Wrong(what) = hear(&mut client, &talk.wants, Some(rng.below(wants.max(1) + most))) {
+            if let Heard::Wrong(what) = hear(
+                &mut client,
+                &talk.wants,
+                Some(rng.below(wants.max(1) + most)),
+            ) {
                 let said = String::from_utf8_lossy(bytes).into_owned();
                 self.fail(format!("{what}\nafter {said:.3000}"));
             }
@@ -130,17 +138,45 @@ impl Storm<'_> {
         end(client, rng);
     }
 
+    /// Crashes whole servers, as a power failure would, spread over the storm: the replicas, in a long storm the primary too.
+    fn crashes(&self, cluster: &Cluster) {
+        let replicas = cluster
+            .nodes()
+            .iter()
+            .filter(|node| node.name() != cluster.primary().name());
+        let primary = (self.target >= CRASH_PRIMARY_FROM).then(|| cluster.primary());
+        let victims: Vec<&Node> = replicas.chain(primary).collect();
+        for (n, victim) in victims.iter().enumerate() {
+            let at = self.target * (n + 1) / (victims.len() + 1);
+            patience::wait_until(LONGEST, || self.is_over() || self.kills_so_far() >= at);
+            if self.is_over() {
+                return;
+            }
+            victim.kill().expect("the server is killed");
+            victim.start().expect("the server recovers");
+            count(&self.kills.servers);
+        }
+    }
+
+    fn kills_so_far(&self) -> usize {
+        self.kills.clients.load(Ordering::Relaxed) + self.kills.servers.load(Ordering::Relaxed)
+    }
+
     /// Terminates random server processes of the proxy's, on all nodes, until the storm is over.
     fn reaper(&self, cluster: &Cluster, mut rng: Rng) {
         let mut connections: HashMap<usize, Client> = HashMap::new();
         while !self.is_over() {
             let n = rng.below(cluster.nodes().len());
-            let Some(node) = cluster.nodes().get(n) else { return };
+            let Some(node) = cluster.nodes().get(n) else {
+                return;
+            };
             let connection = match connections.remove(&n) {
                 Some(connection) => Ok(connection),
                 None => superuser(cluster, node),
             };
-            let Ok(mut connection) = connection else { continue };
+            let Ok(mut connection) = connection else {
+                continue;
+            };
             // The pause is the server's, so that the pace is the same whatever the rest does.
             let sql = format!(
                 "SELECT pg_sleep({}.0 / 1000); \
@@ -169,7 +205,9 @@ fn superuser(cluster: &Cluster, node: &Node) -> Result<Client, ClientError> {
 
 fn is_disruption(error: &ClientError) -> bool {
     let codes = ["57P01", "57P02", "57P03", "08006"];
-    error.sqlstate().is_some_and(|code| codes.contains(&code.as_str()))
+    error
+        .sqlstate()
+        .is_some_and(|code| codes.contains(&code.as_str()))
 }
 
 fn say(client: &mut Client, talk: &Talk, rng: &mut Rng) -> Heard {
@@ -226,7 +264,9 @@ fn no_client_hears_a_byte_of_another_whoever_dies_and_when() {
          GRANT CREATE ON SCHEMA public TO {USER}"
     );
     cluster.sql(DATABASE, &sql).expect("the table is made");
-    cluster.wait_caught_up(patience::PATIENCE).expect("the replicas have it");
+    cluster
+        .wait_caught_up(patience::PATIENCE)
+        .expect("the replicas have it");
     let pool_size = 4 + rng.below(5);
     let clients = 50 + rng.below(51);
     let server = "query_wait_timeout = \"60s\"\nprepared_statements_per_server = 8";
@@ -235,7 +275,13 @@ fn no_client_hears_a_byte_of_another_whoever_dies_and_when() {
     let first = storm(&proxy, &cluster, clients, kills.div_ceil(5), &mut rng);
     check_pools(&proxy, &cluster, pool_size);
     let before = proxy.resident_bytes();
-    let second = storm(&proxy, &cluster, clients, kills - kills.div_ceil(5), &mut rng);
+    let second = storm(
+        &proxy,
+        &cluster,
+        clients,
+        kills - kills.div_ceil(5),
+        &mut rng,
+    );
     check_pools(&proxy, &cluster, pool_size);
     let after = proxy.resident_bytes();
     report(&format!(
@@ -273,18 +319,36 @@ fn storm(proxy: &Proxy, cluster: &Cluster, clients: usize, kills: usize, rng: &m
         let rng = rng.fork();
         let storm = &storm;
         scope.spawn(move || storm.reaper(cluster, rng));
+        scope.spawn(move || storm.crashes(cluster));
     });
     let took = started.elapsed();
-    let Kills { clients, servers, disrupted, refused, talks } = storm.kills;
-    let failures = storm.failures.into_inner().unwrap_or_else(PoisonError::into_inner);
-    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n\n"));
+    let Kills {
+        clients,
+        servers,
+        disrupted,
+        refused,
+        talks,
+    } = storm.kills;
+    let failures = storm
+        .failures
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
+    assert!(
+        failures.is_empty(),
+        "{} failures:\n{}",
+        failures.len(),
+        failures.join("\n\n")
+    );
     format!(
         "{clients:?} clients and {servers:?} servers killed in {took:.1?}, {talks:?} talks in full; \
          {disrupted:?} were told of a server's death, {refused:?} at login"
     )
 }
 
-#[expect(clippy::print_stderr, reason = "what a run with PGWEIR_TORTURE_KILLS did is to be known")]
+#[expect(
+    clippy::print_stderr,
+    reason = "what a run with PGWEIR_TORTURE_KILLS did is to be known"
+)]
 pub(super) fn report(text: &str) {
     eprintln!("{text}");
 }
@@ -292,6 +356,9 @@ pub(super) fn report(text: &str) {
 /// After the storm: every place of every pool can be had at once, whoever waits gets one, and every server connection is as
 /// if nobody had ever used it.
 pub(super) fn check_pools(proxy: &Proxy, cluster: &Cluster, pool_size: usize) {
+    cluster
+        .wait_streaming(patience::PATIENCE)
+        .expect("the replicas stream");
     for node in cluster.nodes() {
         let busy = format!(
             "SELECT count(*) FROM pg_stat_activity WHERE usename = '{USER}' AND state <> 'idle'"
@@ -301,7 +368,10 @@ pub(super) fn check_pools(proxy: &Proxy, cluster: &Cluster, pool_size: usize) {
             node.sql(DATABASE, &busy).is_ok_and(|count| count == "0"),
             "statements of dead clients still run on {}: {:?}",
             node.name(),
-            node.sql(DATABASE, "SELECT pid, state, wait_event, query FROM pg_stat_activity WHERE state <> 'idle'")
+            node.sql(
+                DATABASE,
+                "SELECT pid, state, wait_event, query FROM pg_stat_activity WHERE state <> 'idle'"
+            )
         );
     }
     let application = "after the storm";
@@ -316,7 +386,9 @@ pub(super) fn check_pools(proxy: &Proxy, cluster: &Cluster, pool_size: usize) {
             let token = format!("{} {n}", node.name());
             answer(client, &begin);
             answer(client, "BEGIN READ ONLY");
-            let talk = Talk::new().query(&probe_sql(&token)).result(&probe_values(&token, application));
+            let talk = Talk::new()
+                .query(&probe_sql(&token))
+                .result(&probe_values(&token, application));
             client.send(&talk.bytes).expect("the proxy listens");
             let heard = hear(client, &talk.wants, None);
             assert!(matches!(heard, Heard::All), "{token}: {heard:?}");
@@ -326,8 +398,15 @@ pub(super) fn check_pools(proxy: &Proxy, cluster: &Cluster, pool_size: usize) {
             "SELECT count(*), count(*) FILTER (WHERE xact_start IS NOT NULL) FROM pg_stat_activity WHERE usename = '{USER}'"
         );
         let counted = node.sql(DATABASE, &open_count).expect("a count");
-        assert_eq!(counted, format!("{pool_size}|{pool_size}"), "on {}", node.name());
-        holders.iter_mut().for_each(|client| answer(client, "COMMIT"));
+        assert_eq!(
+            counted,
+            format!("{pool_size}|{pool_size}"),
+            "on {}",
+            node.name()
+        );
+        holders
+            .iter_mut()
+            .for_each(|client| answer(client, "COMMIT"));
     }
     // Twice as many as there are places: each place serves two.
     thread::scope(|scope| {

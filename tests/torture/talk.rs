@@ -331,7 +331,9 @@ fn until_the_end(client: &mut Client, due: &Want, news: &Message) -> Heard {
                 ));
             }
             Err(ClientError::Closed(_) | ClientError::Io { .. }) => return Heard::Disrupted,
-            Err(error) => return Heard::Wrong(format!("after {news:?}, where {due:?} was due: {error}")),
+            Err(error) => {
+                return Heard::Wrong(format!("after {news:?}, where {due:?} was due: {error}"));
+            }
         }
     }
 }

@@ -314,11 +314,13 @@ impl Client {
             self.reset_aside(held);
         } else {
             // Replies are on their way that nobody will read. The server is told to stop, and the connection closed.
+            let farewell = Rc::clone(&self.worker().farewells);
             drop(tokio::task::spawn_local(async move {
                 let state = &held.lease.state;
                 // The connection is closed whatever comes of it.
                 let _outcome =
                     pgweir_backend::cancel(&state.address, &state.key, CANCEL_LIMIT).await;
+                drop(farewell);
             }));
         }
     }

@@ -15,7 +15,7 @@ use pgweir_config::{AuthMethod, Config};
 use pgweir_net::{NetError, Stream};
 use pgweir_route::RouteSetting;
 use pgweir_session::client::Limits;
-use pgweir_session::{ClientSession, ParameterSet};
+use pgweir_session::{ClientSession, ParameterSet, SharedParameters};
 use pgweir_wire::backend::{
     Authentication, BackendKeyData, NegotiateProtocolVersion, ParameterStatus, ReadyForQuery,
 };
@@ -25,7 +25,7 @@ use pgweir_wire::{
     Frames, HEADER_LEN, Header, ListBuf, StartupMessage, StartupPacket, TransactionStatus,
 };
 
-use crate::cancel::Slots;
+use crate::cancel::{Slot, Slots};
 use crate::client_task::{CANCEL_LIMIT, Choices, Client, Identity, Input, Replay};
 use crate::fault::Fault;
 use crate::proxy::Phase;
@@ -402,19 +402,12 @@ async fn begin(
 ) -> Result<Option<Client>, (Refused, Stream)> {
     let worker = Rc::clone(&counted.worker);
     let config = worker.shared.config.load_full();
-    let asked = startup
-        .get("database")
-        .filter(|name| !name.is_empty())
-        .unwrap_or(&user)
-        .to_owned();
-    let Some(database) = config.database(&asked) else {
-        return Err((
-            Fault::unknown_database(&asked, config.nearest_database(&asked)).into(),
-            stream,
-        ));
+    let mode = startup.get("replication").and_then(replication::mode);
+    let mut identity = match identify(&config, &startup, &user, mode) {
+        Ok(identity) => identity,
+        Err(fault) => return Err((fault.into(), stream)),
     };
-    let mut identity = Identity::new(&config, database, &asked, &user);
-    if let Some(mode) = startup.get("replication").and_then(replication::mode) {
+    if let Some(mode) = mode {
         let parameters = startup.parameters.clone();
         return match replication::serve(&worker, &identity, mode, parameters, &mut stream).await {
             Ok(()) => Ok(None),
@@ -443,43 +436,79 @@ async fn begin(
         .into_iter()
         .take(secret_len)
         .collect();
-    let mut bytes = Vec::new();
     let (process_id, slot) = worker.slots.add(secret.clone());
+    let mut client = Client::new(counted, stream, &config, identity, parameters, (process_id, slot));
+    let mut bytes = Vec::new();
     welcome(&reported, process_id, &secret, &mut bytes);
-    if stream.write_all(&bytes).await.is_err() {
-        worker.slots.remove(process_id);
-        return Ok(None);
+    match client.stream.write_all(&bytes).await {
+        Ok(()) => Ok(Some(client)),
+        Err(_) => Ok(None),
     }
-    let place = worker.shared.tables.place(identity.login_key(&parameters));
-    let limits = Limits {
-        max_message: usize::try_from(config.server.max_message).unwrap_or(usize::MAX),
-        route_buffer: config.server.route_buffer,
-        pipeline: PIPELINE_LIMIT,
+}
+
+/// Finds the database that a client asks for.
+fn identify(
+    config: &Config,
+    startup: &Startup,
+    user: &Arc<str>,
+    mode: Option<replication::Mode>,
+) -> Result<Identity, Fault> {
+    let asked = startup
+        .get("database")
+        .filter(|name| !name.is_empty())
+        .unwrap_or(user);
+    // A physical replication connection has no database, whatever it calls itself (libpq: "replication").
+    let of_the_only_cluster = || {
+        let is_meant = mode == Some(replication::Mode::Physical) && config.clusters.len() == 1;
+        config.databases.first().filter(|_| is_meant)
     };
-    let consistency = identity.consistency;
-    Ok(Some(Client {
-        counted,
-        stream,
-        out: pgweir_net::Outgoing::new(),
-        inbuf: Vec::new(),
-        session: ClientSession::new(limits, parameters, place),
-        identity,
-        process_id,
-        slot,
-        held: None,
-        parked: None,
-        input: Input::Open,
-        is_oversize: false,
-        replay: Replay::default(),
-        carried: Vec::new(),
-        wrote_at: None,
-        choices: Choices {
-            route: RouteSetting::Auto,
-            consistency,
-        },
-        last_route: None,
-        pools: Vec::new(),
-    }))
+    match config.database(asked).or_else(of_the_only_cluster) {
+        Some(database) => Ok(Identity::new(config, database, asked, user)),
+        None => Err(Fault::unknown_database(asked, config.nearest_database(asked))),
+    }
+}
+
+impl Client {
+    /// Makes the session of a client that has logged in, under the process ID that its worker gave it.
+    fn new(
+        counted: Counted,
+        stream: Stream,
+        config: &Config,
+        identity: Identity,
+        parameters: SharedParameters,
+        (process_id, slot): (u32, Rc<Slot>),
+    ) -> Self {
+        let tables = &counted.worker.shared.tables;
+        let place = tables.place(identity.login_key(&parameters));
+        let limits = Limits {
+            max_message: usize::try_from(config.server.max_message).unwrap_or(usize::MAX),
+            route_buffer: config.server.route_buffer,
+            pipeline: PIPELINE_LIMIT,
+        };
+        Client {
+            stream,
+            out: pgweir_net::Outgoing::new(),
+            inbuf: Vec::new(),
+            session: ClientSession::new(limits, parameters, place),
+            choices: Choices {
+                route: RouteSetting::Auto,
+                consistency: identity.consistency,
+            },
+            identity,
+            process_id,
+            slot,
+            held: None,
+            parked: None,
+            input: Input::Open,
+            is_oversize: false,
+            replay: Replay::default(),
+            carried: Vec::new(),
+            wrote_at: None,
+            last_route: None,
+            pools: Vec::new(),
+            counted,
+        }
+    }
 }
 
 /// Encodings in which a byte of a longer character may look like a quote or a backslash.

@@ -68,6 +68,8 @@ pub(crate) struct Worker {
     pub(crate) gather: RefCell<Gather>,
     pub(crate) tables: RefCell<Tables>,
     pub(crate) slots: Slots,
+    /// Shared with every task that tells a server to stop what nobody waits for any more: the worker ends after them.
+    pub(crate) farewells: Rc<()>,
     clusters: Vec<RefCell<ClusterView>>,
     pools: RefCell<HashMap<PoolKey, LocalPool<ServerConnection>>>,
     clock: Cell<Instant>,
@@ -119,6 +121,7 @@ impl Worker {
                 .zip(&config.clusters)
                 .map(view)
                 .collect(),
+            farewells: Rc::default(),
             pools: RefCell::default(),
             clock: Cell::new(Instant::now()),
             phase: Cell::new(Phase::Serving),
@@ -281,7 +284,7 @@ async fn serve(worker: Rc<Worker>, mut mail: UnboundedReceiver<Mail>) {
     // Sessions say goodbye to their clients; those whose client does not listen are dropped with the runtime.
     let goodbye = async {
         let mut poll = tokio::time::interval(GOODBYE_POLL);
-        while worker.slots.len() > 0 {
+        while worker.slots.len() > 0 || Rc::strong_count(&worker.farewells) > 1 {
             worker.slots.wake_all();
             poll.tick().await;
         }
@@ -305,11 +308,14 @@ fn on_mail(worker: &Rc<Worker>, note: Mail) {
                 Err(error) => tracing::warn!(%error, "cannot take over a new connection"),
             }
         }
-        Mail::Cancel {
-            process_id,
-            secret,
-            done,
-        } => worker.slots.request(process_id, &secret, done),
+        Mail::Cancel { process_id, secret, done } => {
+            let worker = Rc::clone(worker);
+            drop(tokio::task::spawn_local(async move {
+                // Once around the reactor: what the client sent before its cancel may lie in its socket, and is meant.
+                tokio::task::yield_now().await;
+                worker.slots.request(process_id, &secret, done);
+            }));
+        }
         Mail::Serve(key) => worker.serve(&key),
         Mail::ConfigChanged => worker.apply_config(),
     }

@@ -64,8 +64,6 @@ pub struct ClientSession {
     rest: Rest,
     /// The session has its server connection for itself.
     pub(crate) owns_server: bool,
-    /// A batch that makes the server forget statements has gone out.
-    is_discarding: bool,
     /// Part of a batch has been forwarded, its end has not.
     pub(crate) is_open: bool,
 }
@@ -133,7 +131,6 @@ impl ClientSession {
             batch: BatchInProgress::default(),
             rest: Rest::default(),
             owns_server: false,
-            is_discarding: false,
             is_open: false,
         }
     }
@@ -160,7 +157,9 @@ impl ClientSession {
 
     /// Returns whether the batch at hand can be understood only when all earlier ones have been answered.
     pub fn must_wait(&self) -> bool {
-        (self.is_discarding || self.batch.facts.marks.has(Marks::DEPENDS))
+        // The rest of a message follows its beginning, come what may.
+        self.rest.len == 0
+            && (self.outstanding.is_discarding() || self.batch.facts.marks.has(Marks::DEPENDS))
             && self.outstanding.holds_whole_batch()
     }
 

@@ -127,6 +127,8 @@ pub struct Outstanding {
     placing: usize,
     /// Entries that the server really has to answer.
     awaited: usize,
+    /// A batch among them makes the server forget prepared statements.
+    is_discarding: bool,
     /// The server skips what it gets up to the next Sync, which is still to be sent.
     is_skipping: bool,
 }
@@ -188,6 +190,14 @@ impl Outstanding {
 
     /// Returns whether the server skips what it gets until a Sync, so that it will answer nothing else.
     pub fn is_skipping(&self) -> bool {
+        self.is_skipping
+    }
+
+    /// Notes that the Execute at the front will fail, so that the server skips what comes up to a Sync.
+    ///
+    /// Returns false where the request at the front is another.
+    pub fn skip_behind_execute(&mut self) -> bool {
+        self.is_skipping = self.front().is_some_and(|entry| entry.owed == Owed::Execute);
         self.is_skipping
     }
 
@@ -261,6 +271,16 @@ impl Outstanding {
     /// batch fails.
     pub fn is_placed_by_earlier_batch(&self, id: StatementId) -> bool {
         self.placing > 0 && self.earlier_batches().any(|entry| entry.places == Some(id))
+    }
+
+    /// Notes that a batch goes out, and whether it makes the server forget prepared statements.
+    pub fn note_discards(&mut self, discards: bool) {
+        self.is_discarding = discards || self.is_discarding();
+    }
+
+    /// Returns whether the server may still be about to forget prepared statements.
+    pub fn is_discarding(&self) -> bool {
+        self.is_discarding && self.holds_whole_batch()
     }
 
     /// Returns whether a batch that has gone out as a whole is still to be answered.

@@ -152,6 +152,9 @@ impl ClientSession {
         server: &mut ServerSession,
         out: &mut Gather,
     ) {
+        if server.remaining == 0 {
+            return;
+        }
         let taken = server.remaining.min(cursor.input.len());
         server.remaining -= taken;
         if server.remaining_forward {
@@ -283,8 +286,9 @@ impl ClientSession {
                     self.is_open = true;
                     server.syncs = Syncs::Ignored;
                 }
-                // A client that did not wait to be asked may have sent all of it.
-                server.copy_in = !self.outstanding.take_copy_end_behind_front();
+                // A client that did not wait to be asked may have sent all of it, or something else, which ends the COPY.
+                let is_sent = self.outstanding.take_copy_end_behind_front();
+                server.copy_in = !is_sent && self.outstanding.len() == 1;
                 false
             }
             tag::COPY_OUT_RESPONSE | tag::COPY_DATA | tag::COPY_DONE if rows => false,

@@ -136,10 +136,7 @@ impl ClientSession {
         server: &mut ServerSession,
         out: &mut Gather,
     ) -> Result<(), Violation> {
-        if !self.outstanding.holds_whole_batch() {
-            self.is_discarding = false;
-        }
-        self.is_discarding |= self.batch.facts.marks.has(Marks::DISCARDS);
+        self.outstanding.note_discards(self.batch.facts.marks.has(Marks::DISCARDS));
         if self.batch.facts.marks.has(Marks::RESETS) {
             server.parameters = server.parameters.doubtful();
         }
@@ -186,40 +183,33 @@ impl ClientSession {
         let as_it_is = message.start..message.end;
         // COPY data belongs to the Query or Execute before it and neither opens nor ends a batch.
         let was_open = self.is_open;
-        self.is_open |= !matches!(
+        let is_copy = matches!(
             message.header.tag,
             tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL
         );
+        self.is_open |= !is_copy;
+        if server.copy_in && !is_copy && !matches!(message.header.tag, tag::SYNC | tag::FLUSH) {
+            // Whatever else a server gets while it reads COPY data ends the COPY, with an error, and is not acted upon.
+            server.copy_in = false;
+            if self.outstanding.skip_behind_execute() {
+                if message.header.tag == tag::PARSE {
+                    self.batch.parsed.pop_front();
+                }
+                out.input(as_it_is);
+                return Ok(());
+            }
+        }
         match message.header.tag {
             tag::QUERY => {
                 out.input(as_it_is);
-                server.unnamed = None;
-                let change = match self.resolve(b"").is_some() {
-                    true => Change::Undefine {
-                        name: Box::default(),
-                    },
-                    false => Change::None,
-                };
-                self.outstanding.push(Entry {
-                    change,
-                    ..Entry::forward(Owed::Query)
-                });
+                self.owe_query(server);
                 // Behind extended messages without a Sync the server may skip it: only ReadyForQuery tells.
                 self.is_open = was_open;
             }
             tag::PARSE => self.forward_parse(message, server, out),
             tag::BIND => self.forward_bind(message, server, out)?,
             tag::DESCRIBE => self.forward_describe(message, server, out)?,
-            tag::CLOSE => match Close::decode(message.body) {
-                Ok(close) if close.kind == Target::Portal => {
-                    out.input(as_it_is);
-                    self.outstanding.push(Entry::forward(Owed::Close));
-                }
-                Ok(close) => self
-                    .outstanding
-                    .push(close_statement(significant(close.name))),
-                Err(error) => self.fail_malformed(&error, out),
-            },
+            tag::CLOSE => self.forward_close(message, out),
             tag::EXECUTE => {
                 out.input(as_it_is);
                 self.outstanding.push(Entry::forward(Owed::Execute));
@@ -240,14 +230,7 @@ impl ClientSession {
             tag::COPY_DATA => out.input(as_it_is),
             tag::COPY_DONE | tag::COPY_FAIL => {
                 out.input(as_it_is);
-                // Sent without waiting to be asked: the server's asking is then answered already.
-                let is_early = !std::mem::take(&mut server.copy_in);
-                if is_early && !self.outstanding.is_settled() {
-                    self.outstanding.push(Entry {
-                        action: Action::Fake,
-                        ..Entry::forward(Owed::CopyEnd)
-                    });
-                }
+                self.owe_copy_end(server);
             }
             tag => {
                 return Err(Violation::UnknownTag {
@@ -257,6 +240,46 @@ impl ClientSession {
             }
         }
         Ok(())
+    }
+
+    /// A simple query drops the unnamed statement, the server's and the client's.
+    fn owe_query(&mut self, server: &mut ServerSession) {
+        server.unnamed = None;
+        let is_touched = self.unnamed.is_some() || self.outstanding.pending(b"").is_open();
+        let change = match is_touched {
+            true => Change::Undefine {
+                name: Box::default(),
+            },
+            false => Change::None,
+        };
+        self.outstanding.push(Entry {
+            change,
+            ..Entry::forward(Owed::Query)
+        });
+    }
+
+    fn owe_copy_end(&mut self, server: &mut ServerSession) {
+        // Sent without waiting to be asked: the server's asking is then answered already.
+        let is_early = !std::mem::take(&mut server.copy_in);
+        if is_early && !self.outstanding.is_settled() {
+            self.outstanding.push(Entry {
+                action: Action::Fake,
+                ..Entry::forward(Owed::CopyEnd)
+            });
+        }
+    }
+
+    fn forward_close(&mut self, message: Message<'_>, out: &mut Gather) {
+        match Close::decode(message.body) {
+            Ok(close) if close.kind == Target::Portal => {
+                out.input(message.start..message.end);
+                self.outstanding.push(Entry::forward(Owed::Close));
+            }
+            Ok(close) => self
+                .outstanding
+                .push(close_statement(significant(close.name))),
+            Err(error) => self.fail_malformed(&error, out),
+        }
     }
 
     fn forward_parse(

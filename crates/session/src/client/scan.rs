@@ -313,13 +313,6 @@ impl ClientSession {
         if !(is_new && statement.is_accepted(context)) {
             self.batch.facts.marks.set(Marks::NEEDS_SERVER);
         }
-        if !parse.name.is_empty()
-            && self
-                .outstanding
-                .depends_on_earlier_batch(significant(parse.name))
-        {
-            self.batch.facts.marks.set(Marks::DEPENDS);
-        }
         self.note_place(&statement);
         self.note_definition(parse.name, statement);
     }
@@ -374,6 +367,10 @@ impl ClientSession {
         if name.is_empty() {
             self.batch.unnamed = Some(Some(statement));
         } else {
+            // Whether the name is free.
+            if self.outstanding.depends_on_earlier_batch(significant(name)) {
+                self.batch.facts.marks.set(Marks::DEPENDS);
+            }
             self.batch
                 .defined
                 .push((significant(name).into(), statement));

@@ -2,8 +2,12 @@
 //! what it replies depends on nothing but the bytes that it was sent.
 //!
 //! ## Limits
-//! Where PostgreSQL looks at the result columns of a statement in a failed transaction, the model refuses all but those
-//! that end it. A private server and a shared one may differ there: the shared one prepares anew before it looks.
+//! In three places it does as a session with shared servers does, where PostgreSQL differs without harm:
+//! - Parse is not refused in a failed transaction: a session that knows the statement says ParseComplete, and what the
+//!   statement is then used for is refused.
+//! - Describe is refused there for all but what ends the transaction, not only for statements that return rows: the
+//!   session may have to prepare the statement anew before.
+//! - A name that is taken is noticed before whatever else is wrong with a Parse.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -192,13 +196,13 @@ impl Model {
         if parse.name.is_empty() {
             self.unnamed = None;
         }
-        check_syntax(&sql)?;
-        self.refuse_if_failed(&sql)?;
-        if parse.name.is_empty() {
-            self.unnamed = Some(sql);
-        } else if self.statements.contains_key(parse.name) {
+        if self.statements.contains_key(parse.name) {
             let message = format!("prepared statement \"{}\" already exists", text(parse.name));
             return Err(Stop::Error("42P05", message));
+        }
+        check_syntax(&sql)?;
+        if parse.name.is_empty() {
+            self.unnamed = Some(sql);
         } else {
             self.statements.insert(parse.name.to_vec(), sql);
         }
@@ -305,6 +309,10 @@ impl Model {
             return Err(Stop::Error("25006", "cannot execute it in a read-only transaction".to_owned()));
         }
         match sql {
+            "discard all" if self.status != TransactionStatus::Idle => {
+                let message = "DISCARD ALL cannot run inside a transaction block".to_owned();
+                return Err(Stop::Error("25001", message));
+            }
             "copy t from stdin" => {
                 self.says("CopyIn");
                 return Err(Stop::Copying);
@@ -394,10 +402,8 @@ impl Model {
                 self.end_copy(Some(("57014", format!("COPY from stdin failed: {message}"))));
             }
             tag::SYNC | tag::FLUSH => {}
-            other => {
-                let message = format!("unexpected message type 0x{other:02X} during COPY from stdin");
-                self.end_copy(Some(("08P01", message)));
-            }
+            // PostgreSQL names the type; that of a message which the session replaced by another is not the client's.
+            _ => self.end_copy(Some(("08P01", "unexpected message type during COPY from stdin".to_owned()))),
         }
     }
 

@@ -83,8 +83,17 @@ impl Backend {
 /// The server connection that a session has.
 struct Held {
     server: usize,
-    is_fresh: bool,
+    stage: Stage,
     is_pinned: bool,
+}
+
+/// How far a session has come with a server connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Fresh,
+    /// Its parameters are being switched to the session's.
+    Switching,
+    Used,
 }
 
 /// A client's session and its buffers.
@@ -128,6 +137,19 @@ impl Session {
         }
     }
 
+    /// Returns what it is at, for a person to read.
+    pub(crate) fn describe(&self, servers: &[Backend]) -> String {
+        let server = self.server().map(|server| (server, servers[server].to.len(), servers[server].from.len()));
+        format!(
+            "server (to it, from it) {server:?}, blocked {}, parked {:?}, settled {}, in mid batch {}, {} bytes of input",
+            self.is_blocked,
+            self.parked,
+            self.client.is_settled(),
+            self.client.is_in_mid_batch(),
+            self.input.len()
+        )
+    }
+
     /// Returns the server that it has.
     pub(crate) fn server(&self) -> Option<usize> {
         self.held.as_ref().map(|held| held.server)
@@ -166,7 +188,7 @@ impl Session {
             }
         }
         self.input = input[at..].to_vec();
-        if self.client.is_settled() && self.held.as_ref().is_some_and(|held| !held.is_fresh) {
+        if self.client.is_settled() && self.held.as_ref().is_some_and(|held| held.stage == Stage::Used) {
             self.release_if_over(servers);
         }
     }
@@ -219,6 +241,10 @@ impl Session {
         if self.client.must_wait() && !self.is_copy_in(servers) {
             return Act::Rescan;
         }
+        // What is to be replayed comes first.
+        if self.is_replay_due && self.held.is_some() {
+            return Act::Park;
+        }
         if self.held.is_none() {
             if !facts.marks.has(Marks::NEEDS_SERVER) {
                 let mut gather = Gather::new();
@@ -236,8 +262,39 @@ impl Session {
         } else if portion != Portion::Ignored && !self.may_ride_along(servers) {
             return Act::Park;
         }
-        self.send(rest, portion, len, servers, epoch);
+        if self.must_prepare(servers) && self.prepare(servers, epoch) {
+            return Act::Park;
+        }
+        self.send(rest, portion, len, servers);
         Act::Done
+    }
+
+    fn must_prepare(&self, servers: &[Backend]) -> bool {
+        let Some(held) = &self.held else { return false };
+        let server = &servers[held.server].session;
+        match held.stage {
+            Stage::Fresh => true,
+            Stage::Switching => false,
+            Stage::Used => {
+                server.parameters.id != self.client.parameters.id
+                    && server.status == TransactionStatus::Idle
+                    && self.client.is_settled()
+                    && !self.client.is_in_mid_batch()
+            }
+        }
+    }
+
+    /// Sends what the server lacks; returns whether that must be answered first.
+    fn prepare(&mut self, servers: &mut [Backend], epoch: u64) -> bool {
+        let Some(held) = &mut self.held else { return false };
+        let server = &mut servers[held.server];
+        let mut gather = Gather::new();
+        let must_wait = self.client.begin_lease(&mut server.session, epoch, &mut gather);
+        if must_wait {
+            held.stage = Stage::Switching;
+        }
+        server.to.extend(bytes_of(&gather, &[]));
+        must_wait
     }
 
     fn is_copy_in(&self, servers: &[Backend]) -> bool {
@@ -260,11 +317,11 @@ impl Session {
             return false;
         };
         servers[found].is_leased = true;
-        self.held = Some(Held { server: found, is_fresh: true, is_pinned: false });
+        self.held = Some(Held { server: found, stage: Stage::Fresh, is_pinned: false });
         true
     }
 
-    fn send(&mut self, rest: &[u8], portion: Portion, len: usize, servers: &mut [Backend], epoch: u64) {
+    fn send(&mut self, rest: &[u8], portion: Portion, len: usize, servers: &mut [Backend]) {
         self.is_oversize = false;
         let Some(held) = &mut self.held else { return };
         let server = &mut servers[held.server];
@@ -278,10 +335,8 @@ impl Session {
         }
         self.client.set_owns_server(held.is_pinned);
         let mut gather = Gather::new();
-        let is_first = std::mem::take(&mut held.is_fresh);
-        if is_first {
-            self.client.begin_lease(&mut server.session, epoch, &mut gather);
-        }
+        let is_first = held.stage != Stage::Used;
+        held.stage = Stage::Used;
         let may_replay = is_first && portion == Portion::Batch && server.model.is_replica;
         if may_replay {
             self.replay_batch = rest[..len].to_vec();
@@ -332,7 +387,11 @@ impl Session {
         let Some(held) = &self.held else { return };
         let server = &mut servers[held.server];
         let is_quiet = server.session.is_between_messages() && server.to.is_empty() && server.carry.is_empty();
-        if self.client.is_in_mid_batch() || server.session.status != TransactionStatus::Idle || !is_quiet {
+        if self.client.is_in_mid_batch()
+            || server.session.status != TransactionStatus::Idle
+            || !is_quiet
+            || held.stage != Stage::Used
+        {
             return;
         }
         assert!(server.from.is_empty(), "a settled server has nothing to say");
@@ -346,6 +405,7 @@ impl Session {
             batch.extend_from_slice(&self.input);
             self.input = batch;
             self.parked = None;
+            self.is_blocked = false;
             self.client.drop_batch();
         }
     }

@@ -53,8 +53,9 @@ impl Rig {
     pub(crate) fn lease(&mut self, epoch: u64) -> String {
         let mut gather = Gather::new();
         self.tables.epoch = epoch;
-        self.client.begin_lease(&mut self.server, epoch, &mut gather);
-        show_client(&bytes_of(&gather, &[]))
+        let must_wait = self.client.begin_lease(&mut self.server, epoch, &mut gather);
+        let sent = show_client(&bytes_of(&gather, &[]));
+        if must_wait { format!("{sent}, and waits") } else { sent }
     }
 
     pub(crate) fn scan(&mut self, text: &str, mode: ScanMode) -> Result<Scan, Violation> {

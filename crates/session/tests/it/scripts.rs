@@ -55,13 +55,15 @@ const TEXTS: [&str; 13] = [
 ];
 
 /// Texts that change more.
-const COMMANDS: [&str; 8] =
-    ["begin", "commit", "rollback", "begin", "commit", "copy t to stdout", "selec x", "deallocate all"];
+const COMMANDS: [&str; 7] = ["begin", "commit", "rollback", "begin", "commit", "copy t to stdout", "selec x"];
 
 /// Writes one script.
 pub(crate) struct Writer<'a> {
     pub(crate) random: &'a mut Random,
     pub(crate) steps: Vec<Step>,
+    /// DISCARD ALL as well. Not for a client with parameters of its own: it would be told that they are reset, and not
+    /// that they are then set again.
+    pub(crate) discards: bool,
 }
 
 impl Writer<'_> {
@@ -85,7 +87,8 @@ impl Writer<'_> {
 
     /// Appends something for the client to do.
     pub(crate) fn write(&mut self) {
-        match self.random.below(16) {
+        match self.random.below(17) {
+            16 => self.forget(),
             0 | 1 => {
                 let text = self.text();
                 self.batch(&format!("Query({text})"));
@@ -110,6 +113,17 @@ impl Writer<'_> {
             14 => self.volatile(),
             _ => self.large(),
         }
+    }
+
+    /// Statements go. What the same batch does with a statement behind that is not foreseen: it fails, with our name for it.
+    fn forget(&mut self) {
+        let command = if self.discards { self.random.pick(&["discard all", "deallocate all"]) } else { "deallocate all" };
+        let batch = self.random.pick(&[
+            "Query(_)",
+            "Parse(,_) | Bind(,) | Execute | Sync",
+            "Close(S d) | Parse(d,_) | Describe(S d) | Bind(,d) | Execute | Sync",
+        ]);
+        self.batch(&batch.replace('_', command));
     }
 
     fn prepare(&mut self) {
@@ -175,7 +189,11 @@ impl Writer<'_> {
             }
         } else {
             let end = self.random.pick(&["Sync", "Flush"]);
-            self.batch(&format!("Parse(,copy {table} from stdin) | Bind(,) | Execute | {end}"));
+            self.batch(&format!("Close(S cp) | Parse(cp,copy {table} from stdin) | Bind(,cp) | Execute | {end}"));
+            if self.random.one_in(5) {
+                self.copy_that_is_broken_off();
+                return;
+            }
         }
         for _ in 0..self.random.below(4) {
             let line = self.random.pick(&["line", "line", "line", "line", "bad"]);
@@ -190,11 +208,26 @@ impl Writer<'_> {
         }
     }
 
+    /// Something else comes where the server waits for COPY data.
+    fn copy_that_is_broken_off(&mut self) {
+        if let Some(step) = self.steps.last_mut() {
+            step.waits = true;
+        }
+        let (name, message) = (self.random.pick(&NAMES), self.random.pick(&["Parse", "Bind", "Close", "Query"]));
+        let message = match message {
+            "Parse" => format!("Parse({name},select x)"),
+            "Bind" => format!("Bind(,{name})"),
+            "Close" => format!("Close(S {name})"),
+            _ => "Query(select x)".to_owned(),
+        };
+        self.batch(&format!("CopyData(1) | {message} | Execute | Sync"));
+    }
+
     /// A read that a replica refuses, at the place where that can be repaired: before anything of its result.
     fn volatile(&mut self) {
         let batch = self.random.pick(&[
             "Query(select volatile)",
-            "Parse(,select volatile) | Bind(,) | Describe(P ) | Execute | Sync",
+            "Parse(,select volatile) | Bind(,) | Describe(P ) | Execute | Sync | Parse(,select x) | Sync",
             "Close(S v) | Parse(v,select volatile) | Bind(,v) | Execute | Close(S v) | Sync",
         ]);
         self.batch(batch);

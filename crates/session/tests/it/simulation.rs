@@ -1,7 +1,8 @@
 //! Many sessions on few servers, in random order and with bytes that arrive in random pieces. The oracle is a server of
 //! one's own: each client must be given exactly the bytes that it would have got there.
 //!
-//! A failure names its seed; `SEED=… cargo test -p pgweir-session --test it simulation` plays it again.
+//! A failure names its seed; `SEED=… cargo test -p pgweir-session --test it simulation` plays it again, `TRACE=1` with
+//! what each server gets and says. `SECONDS_TO_PLAY=…` goes on for longer.
 
 use std::time::{Duration, Instant};
 
@@ -124,13 +125,8 @@ impl Simulation {
     fn complain_of_standstill(&self) {
         for (number, actor) in self.actors.iter().enumerate() {
             let missing = actor.expected.get(actor.session.got.len()..).unwrap_or_default();
-            let held = actor.session.server();
-            eprintln!(
-                "client {number}: {} of {} steps sent, server {held:?}, missing: {}",
-                actor.sent_steps,
-                actor.steps.len(),
-                show_server(missing)
-            );
+            eprintln!("client {number}: {}", actor.session.describe(&self.servers));
+            eprintln!("missing: {}", show_server(missing));
             actor.show_steps(actor.sent_steps);
         }
         panic!("nothing moves any more");
@@ -146,7 +142,7 @@ fn actor(random: &mut Random, limits: Limits) -> Actor {
     };
     let place = 1 + u64::try_from(number).unwrap();
     let mut own = Model::new(&parameters.entries);
-    let mut writer = Writer { random, steps: Vec::new() };
+    let mut writer = Writer { random, steps: Vec::new(), discards: number == 0 };
     for _ in 0..12 {
         writer.write();
     }
@@ -247,11 +243,13 @@ fn each_client_gets_what_a_server_of_its_own_would_have_sent() {
         play(seed.parse().expect("a number"));
         return;
     }
+    let seconds = std::env::var("SECONDS_TO_PLAY").ok().and_then(|seconds| seconds.parse().ok());
+    let patience = seconds.map_or(PATIENCE, Duration::from_secs);
     let begin = Instant::now();
     let mut seed = 0;
-    while begin.elapsed() < PATIENCE {
+    while begin.elapsed() < patience {
         play(seed);
         seed += 1;
     }
-    assert!(seed > 20, "only {seed} simulations in {PATIENCE:?}");
+    assert!(seed > 20, "only {seed} simulations in {patience:?}");
 }
