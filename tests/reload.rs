@@ -39,7 +39,7 @@ fn weights_users_pool_size_and_max_lag_are_taken_over_without_a_restart() {
     // Weights.
     let weighted = text.replace("{ name = \"replica1\"", "{ name = \"replica1\", weight = 0");
     reload(&proxy, &weighted);
-    assert!(proxy.log().contains("weight"), "{}", proxy.log());
+    eventually!(proxy.log().contains("weight"));
     eventually!(used(&mut client, &cluster) == [false, true]);
     reload(&proxy, &text);
     eventually!(used(&mut client, &cluster) == [true, true]);

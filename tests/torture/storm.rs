@@ -97,7 +97,7 @@ impl Storm<'_> {
                 match heard {
                     Heard::All | Heard::Enough => {}
                     Heard::Disrupted => return count(&self.kills.disrupted),
-                    Heard::Wrong(what) => {
+                    Heard::Wrong(what) | Heard::Cut(what) => {
                         let said = String::from_utf8_lossy(&talk.bytes).into_owned();
                         return self.fail(format!("{what}\nafter {said:.3000}"));
                     }
@@ -125,7 +125,7 @@ impl Storm<'_> {
             let most = if rng.chance(1, 2) { 4 } else { 2000 };
             let wants = talk.wants.len().min(most);
             // A part of the wanted rows is enough; what is heard must still be right.
-            if let Heard::Wrong(what) = hear(
+            if let Heard::Wrong(what) | Heard::Cut(what) = hear(
                 &mut client,
                 &talk.wants,
                 Some(rng.below(wants.max(1) + most)),
@@ -221,7 +221,7 @@ fn say(client: &mut Client, talk: &Talk, rng: &mut Rng) -> Heard {
         Ok(()) => hear(client, &talk.wants, None),
         // The server died while the client was still talking; the reason may be there to be read.
         Err(_) => match hear(client, &talk.wants, None) {
-            Heard::Wrong(_) => Heard::Disrupted,
+            Heard::Cut(_) => Heard::Disrupted,
             heard => heard,
         },
     }

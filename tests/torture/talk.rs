@@ -199,6 +199,9 @@ pub(super) enum Heard {
     Enough,
     /// A server or its connection died, and the client was told so.
     Disrupted,
+    /// The connection ended without a word, which is wrong as long as the client was heard: a server that is killed may take
+    /// its last words with it, but the proxy has some of its own.
+    Cut(String),
     /// Not what was due.
     Wrong(String),
 }
@@ -218,7 +221,9 @@ pub(super) fn hear(client: &mut Client, wants: &[Want], limit: Option<usize>) ->
         }
         let message = match client.read() {
             Ok(message) => message,
-            // A server that is killed may take its last words with it, but the proxy has some of its own.
+            Err(error @ (ClientError::Closed(_) | ClientError::Io { .. })) => {
+                return Heard::Cut(format!("instead of {due:?}: {error}"));
+            }
             Err(error) => return Heard::Wrong(format!("instead of {due:?}: {error}")),
         };
         count += 1;

@@ -107,7 +107,10 @@ impl Client {
         let mut tables = worker.tables.borrow_mut();
         tables.epoch = worker.shared.epoch.load(Ordering::Relaxed);
         let mode = self.scan_mode();
-        let scan = self.session.scan(rest, mode, &mut tables).map_err(|violation| refuse(&violation))?;
+        let scan = self
+            .session
+            .scan(rest, mode, &mut tables)
+            .map_err(|violation| refuse(&violation))?;
         // A statement for the proxy itself is answered as a whole, even where others would be passed on piece by piece.
         let is_piece = matches!(
             scan,
@@ -119,7 +122,10 @@ impl Client {
         if is_piece && self.session.facts().local_statements > 0 && !self.session.is_in_mid_batch()
         {
             self.session.drop_batch();
-            let scan = self.session.scan(rest, ScanMode::Whole, &mut tables).map_err(|violation| refuse(&violation))?;
+            let scan = self
+                .session
+                .scan(rest, ScanMode::Whole, &mut tables)
+                .map_err(|violation| refuse(&violation))?;
             return match scan {
                 Scan::Oversize => Err(end(Fault::mixed_batch().fatal())),
                 Scan::Incomplete | Scan::Ready { .. } => Ok(scan),
@@ -157,7 +163,10 @@ impl Client {
                 let facts = RouteFacts::new(Reason::Oversize);
                 // Nobody has read what it does: it goes to the primary whatever the session asks for.
                 let place = match self.decide(&facts, true) {
-                    Ok(place) => Place { reason: Reason::Oversize, ..place },
+                    Ok(place) => Place {
+                        reason: Reason::Oversize,
+                        ..place
+                    },
                     Err(act) => return act,
                 };
                 match self.try_checkout(place) {
@@ -180,7 +189,9 @@ impl Client {
     ) -> Result<Act, Violation> {
         match portion {
             // What was sent before it is still run and answered, as PostgreSQL does. COPY data will not come any more.
-            Portion::Terminate if !self.session.are_whole_batches_answered() && !self.is_copy_in() => {
+            Portion::Terminate
+                if !self.session.are_whole_batches_answered() && !self.is_copy_in() =>
+            {
                 return Ok(Act::Park);
             }
             Portion::Terminate => return Ok(Act::Stop(Box::new(Next::Gone))),
@@ -228,7 +239,9 @@ impl Client {
 
     /// Returns whether the server waits for COPY data.
     pub(crate) fn is_copy_in(&self) -> bool {
-        self.held.as_ref().is_some_and(|held| held.lease.state.session.is_copy_in())
+        self.held
+            .as_ref()
+            .is_some_and(|held| held.lease.state.session.is_copy_in())
     }
 
     /// Statements for the proxy: answered when everything before them has been.
@@ -566,11 +579,12 @@ impl Client {
     /// Returns whether the batch would leave something in a READ ONLY transaction on a replica that outlives it there and
     /// cannot be brought to the primary.
     fn strands_state(&self, rest: &[u8], len: usize) -> bool {
-        let in_transaction = self
-            .held
-            .as_ref()
-            .is_some_and(|held| !held.is_primary() && held.status() == TransactionStatus::InTransaction);
-        in_transaction && self.session.facts().pin.is_some() && self.settings_in(rest, len).is_empty()
+        let in_transaction = self.held.as_ref().is_some_and(|held| {
+            !held.is_primary() && held.status() == TransactionStatus::InTransaction
+        });
+        in_transaction
+            && self.session.facts().pin.is_some()
+            && self.settings_in(rest, len).is_empty()
     }
 
     /// Answers a batch with an error; the session goes on behind it.

@@ -437,7 +437,14 @@ async fn begin(
         .take(secret_len)
         .collect();
     let (process_id, slot) = worker.slots.add(secret.clone());
-    let mut client = Client::new(counted, stream, &config, identity, parameters, (process_id, slot));
+    let mut client = Client::new(
+        counted,
+        stream,
+        &config,
+        identity,
+        parameters,
+        (process_id, slot),
+    );
     let mut bytes = Vec::new();
     welcome(&reported, process_id, &secret, &mut bytes);
     match client.stream.write_all(&bytes).await {
@@ -464,7 +471,10 @@ fn identify(
     };
     match config.database(asked).or_else(of_the_only_cluster) {
         Some(database) => Ok(Identity::new(config, database, asked, user)),
-        None => Err(Fault::unknown_database(asked, config.nearest_database(asked))),
+        None => Err(Fault::unknown_database(
+            asked,
+            config.nearest_database(asked),
+        )),
     }
 }
 
@@ -512,7 +522,15 @@ impl Client {
 }
 
 /// Encodings in which a byte of a longer character may look like a quote or a backslash.
-const UNSAFE_ENCODINGS: [&str; 7] = ["SJIS", "BIG5", "GBK", "UHC", "GB18030", "JOHAB", "SHIFT_JIS_2004"];
+const UNSAFE_ENCODINGS: [&str; 7] = [
+    "SJIS",
+    "BIG5",
+    "GBK",
+    "UHC",
+    "GB18030",
+    "JOHAB",
+    "SHIFT_JIS_2004",
+];
 
 /// Returns whether our lexer reads a session's texts as the server does.
 fn reads_text(reported: &Reported) -> bool {

@@ -38,7 +38,10 @@ impl Client {
             };
             // After what the client has sent before it: a cancel that overtook its statement would be lost.
             // What switches the parameters in front of it is not the client's to cancel.
-            let is_switching = self.held.as_ref().is_some_and(|held| held.stage == Stage::Switching);
+            let is_switching = self
+                .held
+                .as_ref()
+                .is_some_and(|held| held.stage == Stage::Switching);
             if (!progress || !self.session.is_settled())
                 && !is_switching
                 && let Some(requests) = self.slot.take_requests()
@@ -73,7 +76,12 @@ impl Client {
             progress |= self.step_client(cx)?;
         }
         // Usually the last reply has done this. It has not where the client was still sending when it came.
-        if self.held.as_ref().is_some_and(|held| held.stage == Stage::Used) && self.session.is_settled() {
+        if self
+            .held
+            .as_ref()
+            .is_some_and(|held| held.stage == Stage::Used)
+            && self.session.is_settled()
+        {
             self.release_if_over();
         }
         Ok(progress)

@@ -308,7 +308,11 @@ fn on_mail(worker: &Rc<Worker>, note: Mail) {
                 Err(error) => tracing::warn!(%error, "cannot take over a new connection"),
             }
         }
-        Mail::Cancel { process_id, secret, done } => {
+        Mail::Cancel {
+            process_id,
+            secret,
+            done,
+        } => {
             let worker = Rc::clone(worker);
             drop(tokio::task::spawn_local(async move {
                 // Once around the reactor: what the client sent before its cancel may lie in its socket, and is meant.

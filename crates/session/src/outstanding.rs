@@ -197,7 +197,9 @@ impl Outstanding {
     ///
     /// Returns false where the request at the front is another.
     pub fn skip_behind_execute(&mut self) -> bool {
-        self.is_skipping = self.front().is_some_and(|entry| entry.owed == Owed::Execute);
+        self.is_skipping = self
+            .front()
+            .is_some_and(|entry| entry.owed == Owed::Execute);
         self.is_skipping
     }
 

@@ -436,17 +436,16 @@ impl ClientSession {
                 out.scratch(ours);
                 true
             }
-            Some((Action::Skip, Owed::Query))
-                if self.replies != Replies::Abandoned && !is_last =>
-            {
+            Some((Action::Skip, Owed::Query)) if self.replies != Replies::Abandoned && !is_last => {
                 // The switch of parameters failed: the login on the primary accepted them, this server does not.
                 self.replies = Replies::SwitchFailed;
                 server.mark(Ledger::Beyond);
                 false
             }
-            Some((Action::Forward | Action::Skip, Owed::Parse | Owed::Bind | Owed::DescribeStatement))
-                if is_name_error(sqlstate) && !self.owns_server =>
-            {
+            Some((
+                Action::Forward | Action::Skip,
+                Owed::Parse | Owed::Bind | Owed::DescribeStatement,
+            )) if is_name_error(sqlstate) && !self.owns_server => {
                 // Somebody has meddled with our names there: what is known of that server's statements is wrong.
                 server.mark(Ledger::Beyond);
                 false

@@ -75,7 +75,10 @@ impl Facts {
         }
         let effects = &classified.effects;
         self.pin = self.pin.or(effects.pin);
-        if matches!(effects.transaction, TransactionControl::End { commit: false, .. }) {
+        if matches!(
+            effects.transaction,
+            TransactionControl::End { commit: false, .. }
+        ) {
             self.marks.set(Marks::ROLLS_BACK);
         }
         let resets = |discard: &Discard| matches!(discard, Discard::All | Discard::Settings);

@@ -136,7 +136,8 @@ impl ClientSession {
         server: &mut ServerSession,
         out: &mut Gather,
     ) -> Result<(), Violation> {
-        self.outstanding.note_discards(self.batch.facts.marks.has(Marks::DISCARDS));
+        self.outstanding
+            .note_discards(self.batch.facts.marks.has(Marks::DISCARDS));
         if self.batch.facts.marks.has(Marks::RESETS) {
             server.parameters = server.parameters.doubtful();
         }

@@ -309,7 +309,8 @@ impl ClientSession {
             ..self.context
         };
         let is_new = parse.name.is_empty()
-            || self.resolve(parse.name).is_none() && self.in_batch(significant(parse.name)).is_none();
+            || self.resolve(parse.name).is_none()
+                && self.in_batch(significant(parse.name)).is_none();
         if !(is_new && statement.is_accepted(context)) {
             self.batch.facts.marks.set(Marks::NEEDS_SERVER);
         }

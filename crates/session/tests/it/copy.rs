@@ -24,7 +24,10 @@ fn a_simple_copy_from_the_client() {
     rig.send("Query(copy t from stdin)");
     rig.passes("CopyIn");
     assert!(rig.server.is_copy_in());
-    assert_eq!(rig.stream("CopyData(1) | CopyData(2)"), "CopyData(1) | CopyData(2)");
+    assert_eq!(
+        rig.stream("CopyData(1) | CopyData(2)"),
+        "CopyData(1) | CopyData(2)"
+    );
     assert_eq!(rig.stream("CopyDone"), "CopyDone");
     rig.passes("Complete(COPY 2) | Ready(I)");
     assert!(settled(&rig));
@@ -54,10 +57,16 @@ fn two_copies_in_one_query() {
 #[test]
 fn a_sync_that_came_before_the_server_asked_for_data_is_not_answered() {
     let mut rig = with_copy();
-    assert_eq!(rig.send("Bind(,a) | Execute | Sync"), "Bind(,$0) | Execute | Sync");
+    assert_eq!(
+        rig.send("Bind(,a) | Execute | Sync"),
+        "Bind(,$0) | Execute | Sync"
+    );
     rig.passes("BindComplete | CopyIn");
     assert!(rig.client.is_in_mid_batch(), "its end was ignored");
-    assert_eq!(rig.stream("CopyData(1) | CopyDone | Sync"), "CopyData(1) | CopyDone | Sync");
+    assert_eq!(
+        rig.stream("CopyData(1) | CopyDone | Sync"),
+        "CopyData(1) | CopyDone | Sync"
+    );
     rig.passes("Complete(COPY 1) | Ready(I)");
     assert!(settled(&rig));
 }
@@ -67,7 +76,10 @@ fn a_sync_to_a_server_that_reads_data_is_not_answered() {
     let mut rig = with_copy();
     rig.send("Bind(,a) | Execute | Flush");
     rig.passes("BindComplete | CopyIn");
-    assert_eq!(rig.stream("Sync | Flush | CopyDone | Sync"), "Sync | Flush | CopyDone | Sync");
+    assert_eq!(
+        rig.stream("Sync | Flush | CopyDone | Sync"),
+        "Sync | Flush | CopyDone | Sync"
+    );
     rig.passes("Complete(COPY 0) | Ready(I)");
     assert!(settled(&rig));
 }
@@ -97,7 +109,10 @@ fn a_copy_that_the_client_gives_up() {
     let mut rig = with_copy();
     rig.send("Bind(,a) | Execute | Flush");
     rig.passes("BindComplete | CopyIn");
-    assert_eq!(rig.stream("CopyData(1) | CopyFail(enough) | Sync"), "CopyData(1) | CopyFail(enough) | Sync");
+    assert_eq!(
+        rig.stream("CopyData(1) | CopyFail(enough) | Sync"),
+        "CopyData(1) | CopyFail(enough) | Sync"
+    );
     rig.passes("Error(57014 COPY from stdin failed: enough) | Ready(I)");
     assert!(settled(&rig));
 }
@@ -111,7 +126,10 @@ fn a_copy_that_fails_while_the_client_still_sends() {
     rig.passes("Error(22P04 bad line) | Ready(I)");
     assert!(settled(&rig));
     // The server ignores it, and so does whoever counts replies.
-    assert_eq!(rig.send("CopyData(2) | CopyDone | Query(select 1)"), "CopyData(2) | CopyDone | Query(select 1)");
+    assert_eq!(
+        rig.send("CopyData(2) | CopyDone | Query(select 1)"),
+        "CopyData(2) | CopyDone | Query(select 1)"
+    );
     rig.passes("Complete(SELECT 0) | Ready(I)");
     assert!(settled(&rig));
 }
@@ -147,7 +165,11 @@ fn a_sync_of_which_nobody_knows_whether_it_was_ignored_may_be_answered() {
     rig.passes("BindComplete | CopyIn | Error(57014 canceled)");
     // The server had not read it when it failed.
     rig.passes("Ready(I)");
-    assert_eq!(rig.server.ledger, Ledger::Beyond, "no other session may get what may still come");
+    assert_eq!(
+        rig.server.ledger,
+        Ledger::Beyond,
+        "no other session may get what may still come"
+    );
 }
 
 #[test]
@@ -162,7 +184,10 @@ fn whatever_else_a_server_gets_while_it_reads_data_fails_the_copy() {
         let mut rig = with_copy();
         rig.send("Bind(,a) | Execute | Flush");
         rig.passes("BindComplete | CopyIn");
-        assert_eq!(rig.stream(&format!("{message} | Execute | Sync")), format!("{sent} | Sync"));
+        assert_eq!(
+            rig.stream(&format!("{message} | Execute | Sync")),
+            format!("{sent} | Sync")
+        );
         rig.passes("Error(08P01 unexpected message type) | Ready(I)");
         assert!(settled(&rig), "{message}");
         assert_eq!(rig.client.statement_count(), 1, "{message}");
@@ -173,8 +198,16 @@ fn whatever_else_a_server_gets_while_it_reads_data_fails_the_copy() {
 fn data_that_nobody_reads_is_ignored() {
     let mut rig = Rig::new();
     let input = client_bytes("CopyData(0123456789)");
-    let ready = |len| Ok(Scan::Ready { portion: Portion::Ignored, len });
-    assert_eq!(rig.client.scan(&input, ScanMode::Whole, &mut rig.tables), ready(input.len()));
+    let ready = |len| {
+        Ok(Scan::Ready {
+            portion: Portion::Ignored,
+            len,
+        })
+    };
+    assert_eq!(
+        rig.client.scan(&input, ScanMode::Whole, &mut rig.tables),
+        ready(input.len())
+    );
     rig.client.skip_ignored(&input, input.len()).unwrap();
     assert!(!rig.client.is_in_mid_batch());
 }
@@ -183,16 +216,37 @@ fn data_that_nobody_reads_is_ignored() {
 fn data_that_nobody_reads_is_ignored_piece_by_piece() {
     let mut rig = Rig::new();
     let input = client_bytes("CopyData(0123456789) | CopyDone | Query(select 1)");
-    let ready = |len| Ok(Scan::Ready { portion: Portion::Ignored, len });
-    assert_eq!(rig.client.scan(&input[..7], ScanMode::Whole, &mut rig.tables), ready(7));
+    let ready = |len| {
+        Ok(Scan::Ready {
+            portion: Portion::Ignored,
+            len,
+        })
+    };
+    assert_eq!(
+        rig.client
+            .scan(&input[..7], ScanMode::Whole, &mut rig.tables),
+        ready(7)
+    );
     rig.client.skip_ignored(&input[..7], 7).unwrap();
     assert!(rig.client.is_in_mid_batch());
-    assert_eq!(rig.client.scan(&input[7..9], ScanMode::Whole, &mut rig.tables), ready(2));
+    assert_eq!(
+        rig.client
+            .scan(&input[7..9], ScanMode::Whole, &mut rig.tables),
+        ready(2)
+    );
     rig.client.skip_ignored(&input[7..9], 2).unwrap();
-    assert_eq!(rig.client.scan(&input[9..], ScanMode::Whole, &mut rig.tables), ready(6));
+    assert_eq!(
+        rig.client
+            .scan(&input[9..], ScanMode::Whole, &mut rig.tables),
+        ready(6)
+    );
     rig.client.skip_ignored(&input[9..], 6).unwrap();
     assert!(!rig.client.is_in_mid_batch());
-    assert_eq!(rig.client.scan(&input[15..], ScanMode::Whole, &mut rig.tables), ready(5));
+    assert_eq!(
+        rig.client
+            .scan(&input[15..], ScanMode::Whole, &mut rig.tables),
+        ready(5)
+    );
     rig.client.skip_ignored(&input[15..], 5).unwrap();
     assert_eq!(rig.send("Query(select 1)"), "Query(select 1)");
 }

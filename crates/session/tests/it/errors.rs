@@ -19,7 +19,10 @@ fn an_error_skips_to_sync_and_nothing_behind_it_happens() {
     assert_eq!(rig.client.statement_count(), 1);
     assert_eq!(rig.server.statements.len(), 1);
     // Neither is there.
-    assert_eq!(rig.send("Parse(c,select 3) | Sync"), "Parse($2,select 3) | Sync");
+    assert_eq!(
+        rig.send("Parse(c,select 3) | Sync"),
+        "Parse($2,select 3) | Sync"
+    );
 }
 
 #[test]
@@ -59,7 +62,10 @@ fn after_an_error_what_the_server_would_skip_is_not_sent_either() {
     rig.stream("Parse(b,selec) | Flush");
     rig.passes("Error(42601 syntax error)");
     assert!(rig.client.is_settled() && rig.client.is_in_mid_batch());
-    assert_eq!(rig.stream("Bind(,b) | Parse(c,select 3) | Close(S a) | Query(select 1) | Execute | Flush"), "");
+    assert_eq!(
+        rig.stream("Bind(,b) | Parse(c,select 3) | Close(S a) | Query(select 1) | Execute | Flush"),
+        ""
+    );
     assert_eq!(rig.stream("Describe(S b) | Sync"), "Sync");
     rig.passes("Ready(E)");
     assert!(rig.client.is_settled() && !rig.client.is_in_mid_batch());
@@ -87,17 +93,35 @@ fn a_message_with_a_broken_inside_fails_as_postgresql_fails_it() {
     let mut bind = b"B\0\0\0\x07abc".to_vec();
     bind.extend_from_slice(b"S\0\0\0\x04");
     for (bytes, error) in [
-        (b"P\0\0\0\x08abcdS\0\0\0\x04".to_vec(), "invalid string in message"),
-        (b"P\0\0\0\x0aa\0b\0\0\x01S\0\0\0\x04".to_vec(), "insufficient data left in message"),
+        (
+            b"P\0\0\0\x08abcdS\0\0\0\x04".to_vec(),
+            "invalid string in message",
+        ),
+        (
+            b"P\0\0\0\x0aa\0b\0\0\x01S\0\0\0\x04".to_vec(),
+            "insufficient data left in message",
+        ),
         (bind, "invalid string in message"),
-        (b"D\0\0\0\x06X\0S\0\0\0\x04".to_vec(), "invalid DESCRIBE message subtype 88"),
-        (b"C\0\0\0\x06X\0S\0\0\0\x04".to_vec(), "invalid CLOSE message subtype 88"),
+        (
+            b"D\0\0\0\x06X\0S\0\0\0\x04".to_vec(),
+            "invalid DESCRIBE message subtype 88",
+        ),
+        (
+            b"C\0\0\0\x06X\0S\0\0\0\x04".to_vec(),
+            "invalid CLOSE message subtype 88",
+        ),
     ] {
         let mut rig = Rig::new();
         let (_, sent) = rig.send_bytes(&bytes, ScanMode::Whole);
-        assert_eq!(show_client(&sent), "Describe(S pgweir_missing) | Sync", "{error}");
         assert_eq!(
-            rig.reply("Error(26000 prepared statement \"pgweir_missing\" does not exist) | Ready(I)"),
+            show_client(&sent),
+            "Describe(S pgweir_missing) | Sync",
+            "{error}"
+        );
+        assert_eq!(
+            rig.reply(
+                "Error(26000 prepared statement \"pgweir_missing\" does not exist) | Ready(I)"
+            ),
             format!("Error(08P01 {error}) | Ready(I)")
         );
         assert!(rig.client.is_settled());
@@ -115,11 +139,21 @@ fn a_query_with_a_broken_inside_is_the_servers_to_refuse() {
 #[test]
 fn what_is_no_message_of_a_client_is_a_violation() {
     let mut rig = Rig::new();
-    let scan = |rig: &mut Rig, bytes: &[u8]| rig.client.scan(bytes, ScanMode::Whole, &mut rig.tables);
-    assert_eq!(scan(&mut rig, b"z\0\0\0\x04"), Err(Violation::UnknownTag { side: Side::Client, tag: b'z' }));
+    let scan =
+        |rig: &mut Rig, bytes: &[u8]| rig.client.scan(bytes, ScanMode::Whole, &mut rig.tables);
+    assert_eq!(
+        scan(&mut rig, b"z\0\0\0\x04"),
+        Err(Violation::UnknownTag {
+            side: Side::Client,
+            tag: b'z'
+        })
+    );
     assert_eq!(
         scan(&mut rig, b"Q\0\0\0\x03"),
-        Err(Violation::Decode(DecodeError::BadLength { tag: b'Q', length: 3 }))
+        Err(Violation::Decode(DecodeError::BadLength {
+            tag: b'Q',
+            length: 3
+        }))
     );
 }
 

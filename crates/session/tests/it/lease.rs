@@ -1,1 +1,157 @@
-//! (in progress)
+//! What a server connection is told before a session uses it, and what must be undone afterwards.
+
+use std::sync::Arc;
+
+use pgweir_model::PinReason;
+use pgweir_session::server::Ledger;
+use pgweir_session::{ClientSession, ServerSession};
+use pgweir_wire::TransactionStatus;
+
+use crate::rig::{LIMITS, Rig, parameters};
+
+fn with_parameters(id: u64, entries: &[(&str, &str)]) -> Rig {
+    let mut rig = Rig::new();
+    rig.client = ClientSession::new(LIMITS, parameters(id, entries), 1);
+    rig
+}
+
+#[test]
+fn a_server_that_carries_the_sessions_parameters_is_told_nothing() {
+    let mut rig = Rig::new();
+    assert_eq!(rig.lease(0), "");
+    assert!(rig.client.is_settled());
+}
+
+#[test]
+fn parameters_are_switched_in_front_of_the_first_batch() {
+    let mut rig = with_parameters(1, &[("timezone", "CET")]);
+    assert_eq!(
+        rig.lease(0),
+        "Query(SELECT pg_catalog.set_config('timezone',E'CET',false)), and waits"
+    );
+    assert!(!rig.client.is_settled());
+    // None of it is for the client.
+    assert_eq!(
+        rig.reply("RowDescription(set_config) | Row(CET) | Complete(SELECT 1)"),
+        ""
+    );
+    assert_eq!(
+        rig.reply("Notice(hm) | Status(TimeZone=CET) | Ready(I)"),
+        ""
+    );
+    assert!(rig.client.is_settled());
+    let reported: Vec<_> = rig
+        .server
+        .reported()
+        .iter()
+        .map(|(name, value)| (&**name, &**value))
+        .collect();
+    assert_eq!(reported, [("TimeZone", "CET")]);
+    rig.send("Query(select 1)");
+    rig.passes("Complete(SELECT 0) | Ready(I)");
+    // The next session with the same ones finds them there.
+    rig.client = ClientSession::new(LIMITS, parameters(1, &[("timezone", "CET")]), 1);
+    assert_eq!(rig.lease(0), "");
+    // One without them does not.
+    rig.next_client();
+    assert_eq!(rig.lease(0), "Query(RESET timezone;), and waits");
+}
+
+#[test]
+fn a_switch_that_fails_is_noticed_and_the_server_is_given_up() {
+    let mut rig = with_parameters(1, &[("search_path", "x")]);
+    rig.lease(0);
+    assert!(!rig.client.switch_failed());
+    rig.receive(&crate::notation::server_bytes(
+        "Error(22023 invalid value) | Ready(I)",
+    ))
+    .unwrap();
+    assert!(rig.client.switch_failed());
+    assert!(!rig.server.is_clean());
+}
+
+#[test]
+fn statements_of_an_older_schema_are_dropped_before_use() {
+    let mut rig = Rig::new();
+    rig.prepare("a", "select 1");
+    assert_eq!(rig.lease(5), "Query(DEALLOCATE ALL;)");
+    assert_eq!(
+        rig.send("Bind(,a) | Sync"),
+        "Parse($0,select 1) | Bind(,$0) | Sync"
+    );
+    assert_eq!(
+        rig.reply("Complete(DEALLOCATE ALL) | Ready(I) | ParseComplete | BindComplete | Ready(I)"),
+        "BindComplete | Ready(I)"
+    );
+    assert_eq!(
+        (rig.client.statement_count(), rig.server.statements.len()),
+        (1, 1)
+    );
+    assert_eq!(rig.lease(5), "");
+}
+
+#[test]
+fn a_server_without_statements_has_none_to_drop() {
+    let mut rig = Rig::new();
+    assert_eq!(rig.lease(5), "");
+    assert_eq!(rig.server.epoch, 5);
+}
+
+#[test]
+fn a_lost_server_owes_nothing() {
+    let mut rig = Rig::new();
+    rig.prepare("a", "select 1");
+    rig.stream("Bind(,a) | Execute | Flush");
+    assert!(!rig.client.is_settled() && rig.client.is_in_mid_batch());
+    rig.client.server_lost();
+    assert!(rig.client.is_settled() && !rig.client.is_in_mid_batch());
+    rig.server = ServerSession::new(Vec::new(), 10);
+    assert_eq!(
+        rig.send("Bind(,a) | Sync"),
+        "Parse($0,select 1) | Bind(,$0) | Sync"
+    );
+}
+
+#[test]
+fn marks_of_the_ledger_only_get_worse() {
+    let mut server = ServerSession::new(Vec::new(), 10);
+    assert!(server.is_clean());
+    assert_eq!(server.reset_sql(), Some(""));
+    server.mark(Ledger::Suspect);
+    assert!(!server.is_clean());
+    assert!(server.reset_sql().unwrap().contains("RESET ALL"));
+    server.mark_pin(PinReason::Listen);
+    server.mark(Ledger::Suspect);
+    assert_eq!(server.reset_sql(), Some("DISCARD ALL"));
+    server.mark(Ledger::Beyond);
+    assert_eq!(server.reset_sql(), None);
+}
+
+#[test]
+fn a_reset_forgets_what_the_server_forgets() {
+    for (ledger, statements) in [(Ledger::Suspect, 1), (Ledger::SessionState, 0)] {
+        let mut rig = with_parameters(1, &[("timezone", "CET")]);
+        rig.lease(0);
+        rig.reply("Complete(SELECT 1) | Ready(I)");
+        rig.prepare("a", "select 1");
+        rig.send("Parse(,select 2) | Sync");
+        rig.reply("ParseComplete | Ready(I)");
+        rig.server.mark(ledger);
+        rig.server.reset_done();
+        assert!(rig.server.is_clean(), "{ledger:?}");
+        assert_eq!(rig.server.statements.len(), statements, "{ledger:?}");
+        assert_eq!(rig.server.unnamed, None);
+        assert_eq!(rig.server.parameters, Arc::default());
+    }
+}
+
+#[test]
+fn a_server_is_clean_only_between_transactions() {
+    let mut rig = Rig::new();
+    for (status, clean) in [("I", true), ("T", false), ("E", false)] {
+        rig.send("Query(x)");
+        rig.reply(&format!("Complete(X) | Ready({status})"));
+        assert_eq!(rig.server.is_clean(), clean, "{status}");
+    }
+    assert_eq!(rig.server.status, TransactionStatus::Failed);
+}

@@ -66,13 +66,18 @@ struct Answer {
     tag: String,
 }
 
-const ABORTED: &str = "current transaction is aborted, commands ignored until end of transaction block";
+const ABORTED: &str =
+    "current transaction is aborted, commands ignored until end of transaction block";
 
 impl Model {
     /// Makes a server whose sessions begin with these settings.
     pub(crate) fn new(settings: &[(String, String)]) -> Model {
         let settings: BTreeMap<_, _> = settings.iter().cloned().collect();
-        Model { defaults: settings.clone(), settings, ..Model::default() }
+        Model {
+            defaults: settings.clone(),
+            settings,
+            ..Model::default()
+        }
     }
 
     /// Takes bytes; returns the replies.
@@ -81,8 +86,13 @@ impl Model {
         let input = std::mem::take(&mut self.input);
         let mut at = 0;
         while let Some(header) = Header::peek(&input[at..]).expect("a message") {
-            let Some(bytes) = input.get(at..at + header.frame_len()) else { break };
-            self.on_message(Frame { tag: header.tag, bytes });
+            let Some(bytes) = input.get(at..at + header.frame_len()) else {
+                break;
+            };
+            self.on_message(Frame {
+                tag: header.tag,
+                bytes,
+            });
             at += bytes.len();
         }
         self.input = input[at..].to_vec();
@@ -92,7 +102,10 @@ impl Model {
     /// Runs SQL as a simple query; it must succeed.
     pub(crate) fn run(&mut self, sql: &str) {
         let mut bytes = Vec::new();
-        Query { sql: sql.as_bytes() }.encode(&mut bytes);
+        Query {
+            sql: sql.as_bytes(),
+        }
+        .encode(&mut bytes);
         let reply = self.feed(&bytes);
         assert_ne!(reply.first(), Some(&b'E'), "{sql}");
     }
@@ -118,12 +131,19 @@ impl Model {
                     self.says("Empty");
                     return self.ready();
                 }
-                let rest = sql.split(';').rev().map(str::trim).filter(|s| !s.is_empty()).map(str::to_owned);
+                let rest = sql
+                    .split(';')
+                    .rev()
+                    .map(str::trim)
+                    .filter(|s| !s.is_empty())
+                    .map(str::to_owned);
                 self.go_on_with_query(rest.collect());
             }
             tag::PARSE => self.extended(|model| model.parse(&Parse::decode(body).unwrap())),
             tag::BIND => self.extended(|model| model.bind(&Bind::decode(body).unwrap())),
-            tag::DESCRIBE => self.extended(|model| model.describe(&Describe::decode(body).unwrap())),
+            tag::DESCRIBE => {
+                self.extended(|model| model.describe(&Describe::decode(body).unwrap()))
+            }
             tag::EXECUTE => self.extended(|model| model.execute(&Execute::decode(body).unwrap())),
             tag::CLOSE => {
                 let close = Close::decode(body).unwrap();
@@ -141,7 +161,9 @@ impl Model {
             tag::FUNCTION_CALL => {
                 match self.status {
                     TransactionStatus::Failed => self.fail("25P02", ABORTED),
-                    TransactionStatus::Idle | TransactionStatus::InTransaction => self.says("Result(42)"),
+                    TransactionStatus::Idle | TransactionStatus::InTransaction => {
+                        self.says("Result(42)")
+                    }
                 }
                 self.ready();
             }
@@ -157,7 +179,12 @@ impl Model {
                 self.fail(code, &message);
                 self.is_skipping = true;
             }
-            Err(Stop::Copying) => self.copying = Some(Copying { query: None, lines: 0 }),
+            Err(Stop::Copying) => {
+                self.copying = Some(Copying {
+                    query: None,
+                    lines: 0,
+                })
+            }
             Err(Stop::Suspended) => self.says("Suspended"),
         }
     }
@@ -187,7 +214,9 @@ impl Model {
             TransactionStatus::Failed if !matches!(sql, "commit" | "rollback" | "ROLLBACK") => {
                 Err(Stop::Error("25P02", ABORTED.to_owned()))
             }
-            TransactionStatus::Idle | TransactionStatus::InTransaction | TransactionStatus::Failed => Ok(()),
+            TransactionStatus::Idle
+            | TransactionStatus::InTransaction
+            | TransactionStatus::Failed => Ok(()),
         }
     }
 
@@ -211,7 +240,11 @@ impl Model {
     }
 
     fn statement(&self, name: &[u8]) -> Result<String, Stop> {
-        let found = if name.is_empty() { self.unnamed.clone() } else { self.statements.get(name).cloned() };
+        let found = if name.is_empty() {
+            self.unnamed.clone()
+        } else {
+            self.statements.get(name).cloned()
+        };
         found.ok_or_else(|| {
             let message = match name {
                 b"" => "unnamed prepared statement does not exist".to_owned(),
@@ -225,10 +258,20 @@ impl Model {
         let sql = self.statement(bind.statement)?;
         self.refuse_if_failed(&sql)?;
         if !bind.portal.is_empty() && self.portals.contains_key(bind.portal) {
-            return Err(Stop::Error("42P03", format!("cursor \"{}\" already exists", text(bind.portal))));
+            return Err(Stop::Error(
+                "42P03",
+                format!("cursor \"{}\" already exists", text(bind.portal)),
+            ));
         }
         let value = text(bind.parameters.iter().next().flatten().unwrap_or_default());
-        self.portals.insert(bind.portal.to_vec(), Portal { sql, value, given: Some(0) });
+        self.portals.insert(
+            bind.portal.to_vec(),
+            Portal {
+                sql,
+                value,
+                given: Some(0),
+            },
+        );
         self.says("BindComplete");
         Ok(())
     }
@@ -269,13 +312,19 @@ impl Model {
         }
         self.refuse_if_failed(&portal.sql)?;
         let Some(given) = portal.given else {
-            return Err(Stop::Error("55000", format!("portal \"{}\" cannot be run", text(execute.portal))));
+            return Err(Stop::Error(
+                "55000",
+                format!("portal \"{}\" cannot be run", text(execute.portal)),
+            ));
         };
-        let limit = usize::try_from(execute.max_rows).ok().filter(|limit| *limit > 0);
+        let limit = usize::try_from(execute.max_rows)
+            .ok()
+            .filter(|limit| *limit > 0);
         let end = self.run_one(&portal.sql, &portal.value, given, limit);
         let has_columns = answer(&portal.sql, "", &self.settings).has_columns;
         if let Some(portal) = self.portals.get_mut(execute.portal) {
-            portal.given = has_columns.then_some(given.saturating_add(limit.unwrap_or(usize::MAX / 2)));
+            portal.given =
+                has_columns.then_some(given.saturating_add(limit.unwrap_or(usize::MAX / 2)));
         }
         end
     }
@@ -290,7 +339,10 @@ impl Model {
             match checked.and_then(|()| self.run_one(&sql, "", 0, None)) {
                 Ok(()) => {}
                 Err(Stop::Copying) => {
-                    self.copying = Some(Copying { query: Some(rest), lines: 0 });
+                    self.copying = Some(Copying {
+                        query: Some(rest),
+                        lines: 0,
+                    });
                     return;
                 }
                 Err(Stop::Error(code, message)) => {
@@ -304,9 +356,18 @@ impl Model {
     }
 
     /// Runs a statement from its row `from` on.
-    fn run_one(&mut self, sql: &str, value: &str, from: usize, limit: Option<usize>) -> Result<(), Stop> {
+    fn run_one(
+        &mut self,
+        sql: &str,
+        value: &str,
+        from: usize,
+        limit: Option<usize>,
+    ) -> Result<(), Stop> {
         if self.is_replica && sql == "select volatile" {
-            return Err(Stop::Error("25006", "cannot execute it in a read-only transaction".to_owned()));
+            return Err(Stop::Error(
+                "25006",
+                "cannot execute it in a read-only transaction".to_owned(),
+            ));
         }
         match sql {
             "discard all" if self.status != TransactionStatus::Idle => {
@@ -318,14 +379,20 @@ impl Model {
                 return Err(Stop::Copying);
             }
             "copy missing from stdin" => {
-                return Err(Stop::Error("42P01", "relation \"missing\" does not exist".to_owned()));
+                return Err(Stop::Error(
+                    "42P01",
+                    "relation \"missing\" does not exist".to_owned(),
+                ));
             }
             "copy t to stdout" => self.says("CopyOut | CopyData(1) | CopyData(2) | CopyDone"),
             "select raise" => self.says("Notice(raised)"),
             _ => self.change_state(sql),
         }
         let answer = answer(sql, value, &self.settings);
-        let rows = answer.rows.get(from.min(answer.rows.len())..).unwrap_or_default();
+        let rows = answer
+            .rows
+            .get(from.min(answer.rows.len())..)
+            .unwrap_or_default();
         let now = limit.map_or(rows.len(), |limit| limit.min(rows.len()));
         for value in &rows[..now] {
             row(value, &mut self.out);
@@ -337,7 +404,11 @@ impl Model {
         if answer.fails {
             return Err(Stop::Error("22012", "division by zero".to_owned()));
         }
-        let tag = if answer.tag == "SELECT" { format!("SELECT {now}") } else { answer.tag };
+        let tag = if answer.tag == "SELECT" {
+            format!("SELECT {now}")
+        } else {
+            answer.tag
+        };
         self.says(&format!("Complete({tag})"));
         Ok(())
     }
@@ -346,8 +417,12 @@ impl Model {
         use TransactionStatus::{Failed, Idle, InTransaction};
         match (sql, self.status) {
             ("begin", Idle) => self.status = InTransaction,
-            ("begin", InTransaction | Failed) => self.says("Notice(there is already a transaction in progress)"),
-            ("commit" | "rollback" | "ROLLBACK", Idle) => self.says("Notice(there is no transaction in progress)"),
+            ("begin", InTransaction | Failed) => {
+                self.says("Notice(there is already a transaction in progress)")
+            }
+            ("commit" | "rollback" | "ROLLBACK", Idle) => {
+                self.says("Notice(there is no transaction in progress)")
+            }
             ("commit" | "rollback" | "ROLLBACK", InTransaction | Failed) => {
                 self.status = Idle;
                 self.portals.clear();
@@ -370,7 +445,9 @@ impl Model {
     fn reset_all(&mut self) {
         let before = std::mem::replace(&mut self.settings, self.defaults.clone());
         let names = before.keys().chain(self.defaults.keys());
-        let changed = names.filter(|name| before.get(*name) != self.defaults.get(*name)).cloned();
+        let changed = names
+            .filter(|name| before.get(*name) != self.defaults.get(*name))
+            .cloned();
         self.changed.extend(changed.collect::<Vec<_>>());
     }
 
@@ -392,23 +469,35 @@ impl Model {
     }
 
     fn on_copy_message(&mut self, tag: u8, body: &[u8]) {
-        let Some(copying) = &mut self.copying else { return };
+        let Some(copying) = &mut self.copying else {
+            return;
+        };
         match tag {
-            tag::COPY_DATA if body.starts_with(b"bad") => self.end_copy(Some(("22P04", "bad COPY line".to_owned()))),
+            tag::COPY_DATA if body.starts_with(b"bad") => {
+                self.end_copy(Some(("22P04", "bad COPY line".to_owned())))
+            }
             tag::COPY_DATA => copying.lines += 1,
             tag::COPY_DONE => self.end_copy(None),
             tag::COPY_FAIL => {
                 let message = text(CopyFail::decode(body).unwrap().message);
-                self.end_copy(Some(("57014", format!("COPY from stdin failed: {message}"))));
+                self.end_copy(Some((
+                    "57014",
+                    format!("COPY from stdin failed: {message}"),
+                )));
             }
             tag::SYNC | tag::FLUSH => {}
             // PostgreSQL names the type; that of a message which the session replaced by another is not the client's.
-            _ => self.end_copy(Some(("08P01", "unexpected message type during COPY from stdin".to_owned()))),
+            _ => self.end_copy(Some((
+                "08P01",
+                "unexpected message type during COPY from stdin".to_owned(),
+            ))),
         }
     }
 
     fn end_copy(&mut self, error: Option<(&'static str, String)>) {
-        let Some(copying) = self.copying.take() else { return };
+        let Some(copying) = self.copying.take() else {
+            return;
+        };
         match (error, copying.query) {
             (None, rest) => {
                 self.says(&format!("Complete(COPY {})", copying.lines));
@@ -430,7 +519,10 @@ impl Model {
 
 fn check_syntax(sql: &str) -> Result<(), Stop> {
     if sql.starts_with("selec ") {
-        return Err(Stop::Error("42601", "syntax error at or near \"selec\"".to_owned()));
+        return Err(Stop::Error(
+            "42601",
+            "syntax error at or near \"selec\"".to_owned(),
+        ));
     }
     Ok(())
 }
@@ -438,12 +530,15 @@ fn check_syntax(sql: &str) -> Result<(), Stop> {
 /// Returns what a text returns, `value` being its parameter.
 fn answer(sql: &str, value: &str, settings: &BTreeMap<String, String>) -> Answer {
     let mut words = sql.split(' ');
-    let (verb, what) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let (verb, what) = (
+        words.next().unwrap_or_default(),
+        words.next().unwrap_or_default(),
+    );
     let mut fails = false;
     let rows = match (verb, what) {
-        ("select", "rows") => {
-            (0..count_of(sql)).map(|number| format!("{sql}: {number}").into_bytes()).collect()
-        }
+        ("select", "rows") => (0..count_of(sql))
+            .map(|number| format!("{sql}: {number}").into_bytes())
+            .collect(),
         ("select", "fail") => {
             fails = true;
             vec![b"the last row".to_vec(); count_of(sql)]
@@ -460,11 +555,19 @@ fn answer(sql: &str, value: &str, settings: &BTreeMap<String, String>) -> Answer
         "deallocate" | "discard" => sql.to_uppercase(),
         verb => verb.to_uppercase(),
     };
-    Answer { rows, fails, has_columns: matches!(verb, "select" | "show"), tag }
+    Answer {
+        rows,
+        fails,
+        has_columns: matches!(verb, "select" | "show"),
+        tag,
+    }
 }
 
 fn count_of(sql: &str) -> usize {
-    sql.split(' ').nth(2).and_then(|word| word.parse().ok()).unwrap_or(0)
+    sql.split(' ')
+        .nth(2)
+        .and_then(|word| word.parse().ok())
+        .unwrap_or(0)
 }
 
 fn text(bytes: &[u8]) -> String {

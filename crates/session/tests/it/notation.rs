@@ -26,10 +26,12 @@ pub(crate) fn server_bytes(text: &str) -> Vec<u8> {
 }
 
 fn messages(text: &str) -> impl Iterator<Item = (&str, &str)> {
-    text.split(" | ").filter(|message| !message.is_empty()).map(|message| match message.split_once('(') {
-        Some((word, rest)) => (word, rest.strip_suffix(')').expect("a closing parenthesis")),
-        None => (message, ""),
-    })
+    text.split(" | ")
+        .filter(|message| !message.is_empty())
+        .map(|message| match message.split_once('(') {
+            Some((word, rest)) => (word, rest.strip_suffix(')').expect("a closing parenthesis")),
+            None => (message, ""),
+        })
 }
 
 fn put_frontend(word: &str, rest: &str, out: &mut Vec<u8>) {
@@ -38,18 +40,32 @@ fn put_frontend(word: &str, rest: &str, out: &mut Vec<u8>) {
         "Parse" => {
             let name = full_name(first);
             let sql = second.as_bytes();
-            frontend::Parse { name: name.as_bytes(), sql, parameter_types: List::EMPTY }.encode(out);
+            frontend::Parse {
+                name: name.as_bytes(),
+                sql,
+                parameter_types: List::EMPTY,
+            }
+            .encode(out);
         }
         "Bind" => {
             let (statement, value) = match second.split_once(',') {
                 Some((statement, value)) => (statement, Some(value)),
                 None => (second, None),
             };
-            bind(first.as_bytes(), full_name(statement).as_bytes(), value.map(str::as_bytes), out);
+            bind(
+                first.as_bytes(),
+                full_name(statement).as_bytes(),
+                value.map(str::as_bytes),
+                out,
+            );
         }
         "Describe" | "Close" => {
             let (kind, name) = rest.split_once(' ').expect("S or P, and a name");
-            let kind = if kind == "S" { Target::Statement } else { Target::Portal };
+            let kind = if kind == "S" {
+                Target::Statement
+            } else {
+                Target::Portal
+            };
             let name = full_name(name);
             let name = name.as_bytes();
             match word {
@@ -59,15 +75,28 @@ fn put_frontend(word: &str, rest: &str, out: &mut Vec<u8>) {
         }
         "Execute" => {
             let max_rows = second.parse().unwrap_or(0);
-            frontend::Execute { portal: first.as_bytes(), max_rows }.encode(out);
+            frontend::Execute {
+                portal: first.as_bytes(),
+                max_rows,
+            }
+            .encode(out);
         }
-        "Query" => frontend::Query { sql: rest.as_bytes() }.encode(out),
+        "Query" => frontend::Query {
+            sql: rest.as_bytes(),
+        }
+        .encode(out),
         "Sync" => frontend::Sync.encode(out),
         "Flush" => frontend::Flush.encode(out),
         "Terminate" => frontend::Terminate.encode(out),
-        "CopyData" => frontend::CopyData { data: rest.as_bytes() }.encode(out),
+        "CopyData" => frontend::CopyData {
+            data: rest.as_bytes(),
+        }
+        .encode(out),
         "CopyDone" => frontend::CopyDone.encode(out),
-        "CopyFail" => frontend::CopyFail { message: rest.as_bytes() }.encode(out),
+        "CopyFail" => frontend::CopyFail {
+            message: rest.as_bytes(),
+        }
+        .encode(out),
         "Call" => out.extend_from_slice(b"F\0\0\0\x0e\0\0\0\x2a\0\0\0\0\0\0"),
         _ => panic!("no such frontend message: {word}"),
     }
@@ -91,18 +120,38 @@ fn put_backend(word: &str, rest: &str, out: &mut Vec<u8>) {
         "ParseComplete" => backend::ParseComplete.encode(out),
         "BindComplete" => backend::BindComplete.encode(out),
         "CloseComplete" => backend::CloseComplete.encode(out),
-        "ParameterDescription" => backend::ParameterDescription { parameter_types: List::EMPTY }.encode(out),
+        "ParameterDescription" => backend::ParameterDescription {
+            parameter_types: List::EMPTY,
+        }
+        .encode(out),
         "RowDescription" => row_description(&[rest], out),
         "NoData" => backend::NoData.encode(out),
         "Row" => row(rest.as_bytes(), out),
-        "Complete" => backend::CommandComplete { tag: rest.as_bytes() }.encode(out),
+        "Complete" => backend::CommandComplete {
+            tag: rest.as_bytes(),
+        }
+        .encode(out),
         "Empty" => backend::EmptyQueryResponse.encode(out),
         "Suspended" => backend::PortalSuspended.encode(out),
-        "CopyIn" => backend::CopyInResponse { format: 0, column_formats: List::EMPTY }.encode(out),
-        "CopyOut" => backend::CopyOutResponse { format: 0, column_formats: List::EMPTY }.encode(out),
-        "CopyData" => backend::CopyData { data: rest.as_bytes() }.encode(out),
+        "CopyIn" => backend::CopyInResponse {
+            format: 0,
+            column_formats: List::EMPTY,
+        }
+        .encode(out),
+        "CopyOut" => backend::CopyOutResponse {
+            format: 0,
+            column_formats: List::EMPTY,
+        }
+        .encode(out),
+        "CopyData" => backend::CopyData {
+            data: rest.as_bytes(),
+        }
+        .encode(out),
         "CopyDone" => backend::CopyDone.encode(out),
-        "Result" => backend::FunctionCallResponse { value: Some(rest.as_bytes()) }.encode(out),
+        "Result" => backend::FunctionCallResponse {
+            value: Some(rest.as_bytes()),
+        }
+        .encode(out),
         "Error" => {
             let (code, message) = rest.split_once(' ').expect("an SQLSTATE and a message");
             out.extend(error(code, message));
@@ -113,11 +162,20 @@ fn put_backend(word: &str, rest: &str, out: &mut Vec<u8>) {
             out.extend(bytes);
         }
         "Notification" => {
-            backend::NotificationResponse { process_id: 1, channel: rest.as_bytes(), payload: b"" }.encode(out);
+            backend::NotificationResponse {
+                process_id: 1,
+                channel: rest.as_bytes(),
+                payload: b"",
+            }
+            .encode(out);
         }
         "Status" => {
             let (name, value) = rest.split_once('=').expect("name=value");
-            backend::ParameterStatus { name: name.as_bytes(), value: value.as_bytes() }.encode(out);
+            backend::ParameterStatus {
+                name: name.as_bytes(),
+                value: value.as_bytes(),
+            }
+            .encode(out);
         }
         "Ready" => {
             let status = TransactionStatus::from_byte(rest.as_bytes()[0]).unwrap();
@@ -136,7 +194,10 @@ pub(crate) fn error(code: &str, message: &str) -> Vec<u8> {
 /// Appends a DataRow of one value.
 pub(crate) fn row(value: &[u8], out: &mut Vec<u8>) {
     let columns = ListBuf::collect([Some(value)]).unwrap();
-    backend::DataRow { columns: columns.as_list() }.encode(out);
+    backend::DataRow {
+        columns: columns.as_list(),
+    }
+    .encode(out);
 }
 
 /// Appends a RowDescription of text columns.
@@ -154,7 +215,10 @@ pub(crate) fn row_description(names: &[&str], out: &mut Vec<u8>) {
         };
         columns.push(column).unwrap();
     }
-    backend::RowDescription { columns: columns.as_list() }.encode(out);
+    backend::RowDescription {
+        columns: columns.as_list(),
+    }
+    .encode(out);
 }
 
 /// Returns what a server was sent, as text.
@@ -195,8 +259,14 @@ fn frontend_text(tag: u8, body: &[u8]) -> Option<String> {
         tag::BIND => {
             let bind = frontend::Bind::decode(body).ok()?;
             let value = bind.parameters.iter().next().flatten();
-            let value = value.map(|value| format!(",{}", short(value))).unwrap_or_default();
-            format!("Bind({},{}{value})", text(bind.portal), short_name(bind.statement))
+            let value = value
+                .map(|value| format!(",{}", short(value)))
+                .unwrap_or_default();
+            format!(
+                "Bind({},{}{value})",
+                text(bind.portal),
+                short_name(bind.statement)
+            )
         }
         tag::DESCRIBE => {
             let describe = frontend::Describe::decode(body).ok()?;
@@ -221,7 +291,10 @@ fn frontend_text(tag: u8, body: &[u8]) -> Option<String> {
         tag::FUNCTION_CALL => "Call".to_owned(),
         tag::COPY_DATA => format!("CopyData({})", short(body)),
         tag::COPY_DONE => "CopyDone".to_owned(),
-        tag::COPY_FAIL => format!("CopyFail({})", text(frontend::CopyFail::decode(body).ok()?.message)),
+        tag::COPY_FAIL => format!(
+            "CopyFail({})",
+            text(frontend::CopyFail::decode(body).ok()?.message)
+        ),
         _ => return None,
     })
 }
@@ -235,15 +308,30 @@ fn backend_text(tag: u8, body: &[u8]) -> Option<String> {
         tag::PARAMETER_DESCRIPTION => "ParameterDescription".to_owned(),
         tag::ROW_DESCRIPTION => {
             let columns = backend::RowDescription::decode(body).ok()?.columns;
-            let name = columns.iter().next().map(|column| text(column.name)).unwrap_or_default();
+            let name = columns
+                .iter()
+                .next()
+                .map(|column| text(column.name))
+                .unwrap_or_default();
             format!("RowDescription({name})")
         }
         tag::NO_DATA => "NoData".to_owned(),
         tag::DATA_ROW => {
             let columns = backend::DataRow::decode(body).ok()?.columns;
-            format!("Row({})", columns.iter().next().flatten().map(short).unwrap_or_default())
+            format!(
+                "Row({})",
+                columns
+                    .iter()
+                    .next()
+                    .flatten()
+                    .map(short)
+                    .unwrap_or_default()
+            )
         }
-        tag::COMMAND_COMPLETE => format!("Complete({})", text(backend::CommandComplete::decode(body).ok()?.tag)),
+        tag::COMMAND_COMPLETE => format!(
+            "Complete({})",
+            text(backend::CommandComplete::decode(body).ok()?.tag)
+        ),
         tag::EMPTY_QUERY_RESPONSE => "Empty".to_owned(),
         tag::PORTAL_SUSPENDED => "Suspended".to_owned(),
         tag::COPY_IN_RESPONSE => "CopyIn".to_owned(),
@@ -256,13 +344,23 @@ fn backend_text(tag: u8, body: &[u8]) -> Option<String> {
         }
         tag::ERROR_RESPONSE => {
             let error = backend::ErrorResponse::decode(body).ok()?;
-            format!("Error({} {})", text(&error.sqlstate()?), short(error.message()))
+            format!(
+                "Error({} {})",
+                text(&error.sqlstate()?),
+                short(error.message())
+            )
         }
         tag::NOTICE_RESPONSE => {
-            format!("Notice({})", text(backend::NoticeResponse::decode(body).ok()?.message()))
+            format!(
+                "Notice({})",
+                text(backend::NoticeResponse::decode(body).ok()?.message())
+            )
         }
         tag::NOTIFICATION_RESPONSE => {
-            format!("Notification({})", text(backend::NotificationResponse::decode(body).ok()?.channel))
+            format!(
+                "Notification({})",
+                text(backend::NotificationResponse::decode(body).ok()?.channel)
+            )
         }
         tag::PARAMETER_STATUS => {
             let status = backend::ParameterStatus::decode(body).ok()?;
@@ -293,12 +391,17 @@ fn short(bytes: &[u8]) -> String {
 const SERVER_NAME: &str = "pgweir_1_";
 
 fn full_name(name: &str) -> String {
-    name.strip_prefix('$').map_or_else(|| name.to_owned(), |number| format!("{SERVER_NAME}{number}"))
+    name.strip_prefix('$').map_or_else(
+        || name.to_owned(),
+        |number| format!("{SERVER_NAME}{number}"),
+    )
 }
 
 fn short_name(name: &[u8]) -> String {
     let name = text(name);
-    name.strip_prefix(SERVER_NAME).map(|number| format!("${number}")).unwrap_or(name)
+    name.strip_prefix(SERVER_NAME)
+        .map(|number| format!("${number}"))
+        .unwrap_or(name)
 }
 
 #[test]

@@ -3,7 +3,9 @@
 
 use pgweir_session::client::{Marks, Portion, ScanMode, is_read};
 use pgweir_session::server::Ledger;
-use pgweir_session::{ClientSession, ReplyEvent, Scan, ServerSession, StatementId, Tables, Violation};
+use pgweir_session::{
+    ClientSession, ReplyEvent, Scan, ServerSession, StatementId, Tables, Violation,
+};
 use pgweir_wire::{Gather, TransactionStatus};
 
 use crate::model::Model;
@@ -51,14 +53,28 @@ impl Backend {
 
     /// What the session believes of the server must be so: otherwise statements would be missing or exist twice.
     pub(crate) fn check(&mut self) {
-        assert_eq!(self.session.statements.len(), self.model.statements.len(), "statements known and there");
+        assert_eq!(
+            self.session.statements.len(),
+            self.model.statements.len(),
+            "statements known and there"
+        );
         for name in self.model.statements.keys() {
             let name = String::from_utf8(name.clone()).unwrap();
-            let number = name.strip_prefix("pgweir_1_").expect("a name of ours").parse::<u64>().unwrap();
-            assert!(self.session.statements.touch(StatementId(1 << 48 | number)), "{name} is there and not known");
+            let number = name
+                .strip_prefix("pgweir_1_")
+                .expect("a name of ours")
+                .parse::<u64>()
+                .unwrap();
+            assert!(
+                self.session.statements.touch(StatementId(1 << 48 | number)),
+                "{name} is there and not known"
+            );
         }
         if self.session.unnamed.is_some() {
-            assert!(self.model.unnamed.is_some(), "there is no unnamed statement");
+            assert!(
+                self.model.unnamed.is_some(),
+                "there is no unnamed statement"
+            );
         }
     }
 
@@ -139,7 +155,9 @@ impl Session {
 
     /// Returns what it is at, for a person to read.
     pub(crate) fn describe(&self, servers: &[Backend]) -> String {
-        let server = self.server().map(|server| (server, servers[server].to.len(), servers[server].from.len()));
+        let server = self
+            .server()
+            .map(|server| (server, servers[server].to.len(), servers[server].from.len()));
         format!(
             "server (to it, from it) {server:?}, blocked {}, parked {:?}, settled {}, in mid batch {}, {} bytes of input",
             self.is_blocked,
@@ -188,20 +206,31 @@ impl Session {
             }
         }
         self.input = input[at..].to_vec();
-        if self.client.is_settled() && self.held.as_ref().is_some_and(|held| held.stage == Stage::Used) {
+        if self.client.is_settled()
+            && self
+                .held
+                .as_ref()
+                .is_some_and(|held| held.stage == Stage::Used)
+        {
             self.release_if_over(servers);
         }
     }
 
     fn mode(&self, servers: &[Backend]) -> ScanMode {
-        let Some(held) = &self.held else { return ScanMode::Whole };
+        let Some(held) = &self.held else {
+            return ScanMode::Whole;
+        };
         let server = &servers[held.server].session;
         let is_settled_there = self.client.is_in_mid_batch()
             || self.is_oversize
             || held.is_pinned
             || server.is_copy_in()
             || (self.client.is_settled() && server.status != TransactionStatus::Idle);
-        if is_settled_there { ScanMode::Stream } else { ScanMode::Whole }
+        if is_settled_there {
+            ScanMode::Stream
+        } else {
+            ScanMode::Whole
+        }
     }
 
     /// Returns whether it can go on at once.
@@ -237,7 +266,10 @@ impl Session {
             Portion::Ignored | Portion::Batch | Portion::Flushed | Portion::Piece => {}
         }
         let facts = self.client.facts();
-        assert_eq!(facts.local_statements, 0, "no script asks the proxy for anything");
+        assert_eq!(
+            facts.local_statements, 0,
+            "no script asks the proxy for anything"
+        );
         if self.client.must_wait() && !self.is_copy_in(servers) {
             return Act::Rescan;
         }
@@ -252,8 +284,13 @@ impl Session {
                 self.got.extend(bytes_of(&gather, rest));
                 return Act::Done;
             }
-            let is_read = facts.deciding.as_ref().is_some_and(|plan| is_read(plan.classified.reason))
-                && [Marks::WRITES, Marks::UNREAD, Marks::UNKNOWN_STATEMENT].iter().all(|mark| !facts.marks.has(*mark));
+            let is_read = facts
+                .deciding
+                .as_ref()
+                .is_some_and(|plan| is_read(plan.classified.reason))
+                && [Marks::WRITES, Marks::UNREAD, Marks::UNKNOWN_STATEMENT]
+                    .iter()
+                    .all(|mark| !facts.marks.has(*mark));
             let is_replay = self.is_replay_due;
             if !self.acquire(servers, is_read && !is_replay, choice) {
                 return Act::NoServer;
@@ -286,10 +323,14 @@ impl Session {
 
     /// Sends what the server lacks; returns whether that must be answered first.
     fn prepare(&mut self, servers: &mut [Backend], epoch: u64) -> bool {
-        let Some(held) = &mut self.held else { return false };
+        let Some(held) = &mut self.held else {
+            return false;
+        };
         let server = &mut servers[held.server];
         let mut gather = Gather::new();
-        let must_wait = self.client.begin_lease(&mut server.session, epoch, &mut gather);
+        let must_wait = self
+            .client
+            .begin_lease(&mut server.session, epoch, &mut gather);
         if must_wait {
             held.stage = Stage::Switching;
         }
@@ -298,7 +339,8 @@ impl Session {
     }
 
     fn is_copy_in(&self, servers: &[Backend]) -> bool {
-        self.server().is_some_and(|server| servers[server].session.is_copy_in())
+        self.server()
+            .is_some_and(|server| servers[server].session.is_copy_in())
     }
 
     fn may_ride_along(&self, servers: &[Backend]) -> bool {
@@ -313,11 +355,18 @@ impl Session {
     fn acquire(&mut self, servers: &mut [Backend], is_read: bool, choice: usize) -> bool {
         let count = servers.len();
         let is_free = |server: &Backend| !server.is_leased && (is_read || !server.model.is_replica);
-        let Some(found) = (0..count).map(|i| (choice + i) % count).find(|i| is_free(&servers[*i])) else {
+        let Some(found) = (0..count)
+            .map(|i| (choice + i) % count)
+            .find(|i| is_free(&servers[*i]))
+        else {
             return false;
         };
         servers[found].is_leased = true;
-        self.held = Some(Held { server: found, stage: Stage::Fresh, is_pinned: false });
+        self.held = Some(Held {
+            server: found,
+            stage: Stage::Fresh,
+            is_pinned: false,
+        });
         true
     }
 
@@ -341,12 +390,16 @@ impl Session {
         if may_replay {
             self.replay_batch = rest[..len].to_vec();
         }
-        self.client.forward(rest, len, &mut server.session, &mut gather).unwrap();
+        self.client
+            .forward(rest, len, &mut server.session, &mut gather)
+            .unwrap();
         if may_replay {
             self.client.arm_replay();
         }
         server.to.extend(bytes_of(&gather, rest));
-        if self.client.is_settled() && portion == Portion::Flushed {
+        // Behind a piece as well: replies of ours that wait for the server's, while that waits for more, would fill the
+        // pipeline.
+        if self.client.is_settled() && portion != Portion::Batch {
             gather.clear();
             self.client.emit_due_fakes(&mut gather);
             self.got.extend(bytes_of(&gather, &[]));
@@ -354,8 +407,14 @@ impl Session {
     }
 
     /// Takes up to `count` bytes from the server that it has.
-    pub(crate) fn receive(&mut self, servers: &mut [Backend], count: usize) -> Result<(), Violation> {
-        let Some(held) = &self.held else { return Ok(()) };
+    pub(crate) fn receive(
+        &mut self,
+        servers: &mut [Backend],
+        count: usize,
+    ) -> Result<(), Violation> {
+        let Some(held) = &self.held else {
+            return Ok(());
+        };
         let server = &mut servers[held.server];
         let count = count.min(server.from.len());
         let mut input = std::mem::take(&mut server.carry);
@@ -363,7 +422,9 @@ impl Session {
         let mut rest = input.as_slice();
         loop {
             let mut gather = Gather::new();
-            let received = self.client.receive(rest, &mut server.session, &mut gather)?;
+            let received = self
+                .client
+                .receive(rest, &mut server.session, &mut gather)?;
             self.got.extend(bytes_of(&gather, rest));
             rest = &rest[received.consumed..];
             if received.event == ReplyEvent::None {
@@ -386,7 +447,8 @@ impl Session {
     fn release_if_over(&mut self, servers: &mut [Backend]) {
         let Some(held) = &self.held else { return };
         let server = &mut servers[held.server];
-        let is_quiet = server.session.is_between_messages() && server.to.is_empty() && server.carry.is_empty();
+        let is_quiet =
+            server.session.is_between_messages() && server.to.is_empty() && server.carry.is_empty();
         if self.client.is_in_mid_batch()
             || server.session.status != TransactionStatus::Idle
             || !is_quiet
@@ -394,7 +456,10 @@ impl Session {
         {
             return;
         }
-        assert!(server.from.is_empty(), "a settled server has nothing to say");
+        assert!(
+            server.from.is_empty(),
+            "a settled server has nothing to say"
+        );
         server.check();
         if held.is_pinned {
             return;

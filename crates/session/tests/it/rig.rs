@@ -2,25 +2,39 @@
 
 use std::sync::Arc;
 
-use pgweir_session::client::{Portion, ScanMode};
-use pgweir_session::{ClientSession, Limits, ParameterSet, Received, ReplyEvent, Scan, ServerSession, Tables, Violation};
 use pgweir_session::StatementTable;
+use pgweir_session::client::{Portion, ScanMode};
+use pgweir_session::{
+    ClientSession, Limits, ParameterSet, Received, ReplyEvent, Scan, ServerSession, Tables,
+    Violation,
+};
 use pgweir_sql::plan::PlanTable;
 use pgweir_wire::Gather;
 
 use crate::notation::{client_bytes, server_bytes, show_client, show_server};
 
 /// Limits that no test reaches by chance.
-pub(crate) const LIMITS: Limits = Limits { max_message: 1 << 20, route_buffer: 64 * 1024, pipeline: 1000 };
+pub(crate) const LIMITS: Limits = Limits {
+    max_message: 1 << 20,
+    route_buffer: 64 * 1024,
+    pipeline: 1000,
+};
 
 /// Makes the tables of worker 1.
 pub(crate) fn tables() -> Tables {
-    Tables { plans: PlanTable::new(100), statements: StatementTable::new(1, 1000, 1 << 20), epoch: 0 }
+    Tables {
+        plans: PlanTable::new(100),
+        statements: StatementTable::new(1, 1000, 1 << 20),
+        epoch: 0,
+    }
 }
 
 /// Makes a set of run-time parameters.
 pub(crate) fn parameters(id: u64, entries: &[(&str, &str)]) -> Arc<ParameterSet> {
-    let entries = entries.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let entries = entries
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
     Arc::new(ParameterSet { id, entries })
 }
 
@@ -46,20 +60,30 @@ impl Rig {
 
     /// Makes another client the session at hand; what is returned is the one before.
     pub(crate) fn next_client(&mut self) -> ClientSession {
-        std::mem::replace(&mut self.client, ClientSession::new(LIMITS, parameters(0, &[]), 1))
+        std::mem::replace(
+            &mut self.client,
+            ClientSession::new(LIMITS, parameters(0, &[]), 1),
+        )
     }
 
     /// The session begins to use the server; returns what goes in front of its first batch.
     pub(crate) fn lease(&mut self, epoch: u64) -> String {
         let mut gather = Gather::new();
         self.tables.epoch = epoch;
-        let must_wait = self.client.begin_lease(&mut self.server, epoch, &mut gather);
+        let must_wait = self
+            .client
+            .begin_lease(&mut self.server, epoch, &mut gather);
         let sent = show_client(&bytes_of(&gather, &[]));
-        if must_wait { format!("{sent}, and waits") } else { sent }
+        if must_wait {
+            format!("{sent}, and waits")
+        } else {
+            sent
+        }
     }
 
     pub(crate) fn scan(&mut self, text: &str, mode: ScanMode) -> Result<Scan, Violation> {
-        self.client.scan(&client_bytes(text), mode, &mut self.tables)
+        self.client
+            .scan(&client_bytes(text), mode, &mut self.tables)
     }
 
     /// The client sends whole batches; returns what the server gets.
@@ -76,10 +100,16 @@ impl Rig {
     pub(crate) fn send_bytes(&mut self, input: &[u8], mode: ScanMode) -> (usize, Vec<u8>) {
         let mut to_server = Vec::new();
         let mut at = 0;
-        while let Scan::Ready { portion, len } = self.client.scan(&input[at..], mode, &mut self.tables).unwrap() {
+        while let Scan::Ready { portion, len } = self
+            .client
+            .scan(&input[at..], mode, &mut self.tables)
+            .unwrap()
+        {
             assert_ne!(portion, Portion::Terminate);
             let mut gather = Gather::new();
-            self.client.forward(&input[at..], len, &mut self.server, &mut gather).unwrap();
+            self.client
+                .forward(&input[at..], len, &mut self.server, &mut gather)
+                .unwrap();
             to_server.extend(bytes_of(&gather, &input[at..]));
             at += len;
         }
@@ -89,10 +119,21 @@ impl Rig {
     /// The client sends a batch that the proxy answers; returns the answer.
     pub(crate) fn answer(&mut self, text: &str) -> String {
         let input = client_bytes(text);
-        let scan = self.client.scan(&input, ScanMode::Whole, &mut self.tables).unwrap();
-        assert_eq!(scan, Scan::Ready { portion: Portion::Batch, len: input.len() });
+        let scan = self
+            .client
+            .scan(&input, ScanMode::Whole, &mut self.tables)
+            .unwrap();
+        assert_eq!(
+            scan,
+            Scan::Ready {
+                portion: Portion::Batch,
+                len: input.len()
+            }
+        );
         let mut gather = Gather::new();
-        self.client.answer_locally(&input, input.len(), &mut gather).unwrap();
+        self.client
+            .answer_locally(&input, input.len(), &mut gather)
+            .unwrap();
         show_server(&bytes_of(&gather, &input))
     }
 
@@ -107,7 +148,13 @@ impl Rig {
     pub(crate) fn reply(&mut self, text: &str) -> String {
         let input = server_bytes(text);
         let (received, out) = self.receive(&input).unwrap();
-        assert_eq!(received, Received { consumed: input.len(), event: ReplyEvent::None });
+        assert_eq!(
+            received,
+            Received {
+                consumed: input.len(),
+                event: ReplyEvent::None
+            }
+        );
         show_server(&out)
     }
 

@@ -55,7 +55,15 @@ const TEXTS: [&str; 13] = [
 ];
 
 /// Texts that change more.
-const COMMANDS: [&str; 7] = ["begin", "commit", "rollback", "begin", "commit", "copy t to stdout", "selec x"];
+const COMMANDS: [&str; 7] = [
+    "begin",
+    "commit",
+    "rollback",
+    "begin",
+    "commit",
+    "copy t to stdout",
+    "selec x",
+];
 
 /// Writes one script.
 pub(crate) struct Writer<'a> {
@@ -68,7 +76,10 @@ pub(crate) struct Writer<'a> {
 
 impl Writer<'_> {
     fn step(&mut self, text: &str, waits: bool) {
-        self.steps.push(Step { bytes: client_bytes(text), waits });
+        self.steps.push(Step {
+            bytes: client_bytes(text),
+            waits,
+        });
     }
 
     /// A step behind which the client may wait.
@@ -99,7 +110,9 @@ impl Writer<'_> {
             }
             3 | 4 => {
                 let text = self.text();
-                self.batch(&format!("Parse(,{text}) | Bind(,) | Describe(P ) | Execute | Sync"));
+                self.batch(&format!(
+                    "Parse(,{text}) | Bind(,) | Describe(P ) | Execute | Sync"
+                ));
             }
             5 | 6 => self.prepare(),
             7 | 8 => {
@@ -117,7 +130,11 @@ impl Writer<'_> {
 
     /// Statements go. What the same batch does with a statement behind that is not foreseen: it fails, with our name for it.
     fn forget(&mut self) {
-        let command = if self.discards { self.random.pick(&["discard all", "deallocate all"]) } else { "deallocate all" };
+        let command = if self.discards {
+            self.random.pick(&["discard all", "deallocate all"])
+        } else {
+            "deallocate all"
+        };
         let batch = self.random.pick(&[
             "Query(_)",
             "Parse(,_) | Bind(,) | Execute | Sync",
@@ -146,7 +163,11 @@ impl Writer<'_> {
     fn soup(&mut self) {
         let mut batch = String::new();
         for _ in 0..1 + self.random.below(7) {
-            let (name, portal, text) = (self.random.pick(&NAMES), self.random.pick(&PORTALS), self.text());
+            let (name, portal, text) = (
+                self.random.pick(&NAMES),
+                self.random.pick(&PORTALS),
+                self.text(),
+            );
             let message = match self.random.below(12) {
                 0..=2 => format!("Parse({name},{text})"),
                 3 | 4 => format!("Bind({portal},{name},v)"),
@@ -189,7 +210,9 @@ impl Writer<'_> {
             }
         } else {
             let end = self.random.pick(&["Sync", "Flush"]);
-            self.batch(&format!("Close(S cp) | Parse(cp,copy {table} from stdin) | Bind(,cp) | Execute | {end}"));
+            self.batch(&format!(
+                "Close(S cp) | Parse(cp,copy {table} from stdin) | Bind(,cp) | Execute | {end}"
+            ));
             if self.random.one_in(5) {
                 self.copy_that_is_broken_off();
                 return;
@@ -199,7 +222,9 @@ impl Writer<'_> {
             let line = self.random.pick(&["line", "line", "line", "line", "bad"]);
             self.step(&format!("CopyData({line})"), false);
         }
-        let end = self.random.pick(&["CopyDone", "CopyDone", "CopyFail(enough)"]);
+        let end = self
+            .random
+            .pick(&["CopyDone", "CopyDone", "CopyFail(enough)"]);
         if is_simple {
             // Without COPY nothing answers, so nothing is waited for.
             self.batch(end);
@@ -213,7 +238,10 @@ impl Writer<'_> {
         if let Some(step) = self.steps.last_mut() {
             step.waits = true;
         }
-        let (name, message) = (self.random.pick(&NAMES), self.random.pick(&["Parse", "Bind", "Close", "Query"]));
+        let (name, message) = (
+            self.random.pick(&NAMES),
+            self.random.pick(&["Parse", "Bind", "Close", "Query"]),
+        );
         let message = match message {
             "Parse" => format!("Parse({name},select x)"),
             "Bind" => format!("Bind(,{name})"),
@@ -239,7 +267,10 @@ impl Writer<'_> {
         let size = 30_000 + self.random.below(60_000);
         match self.random.below(4) {
             0 => self.batch(&format!("Query(select {})", "l".repeat(size))),
-            1 => self.batch(&format!("Parse({name},select {}) | Bind(,{name}) | Execute | Sync", "m".repeat(size))),
+            1 => self.batch(&format!(
+                "Parse({name},select {}) | Bind(,{name}) | Execute | Sync",
+                "m".repeat(size)
+            )),
             2 => self.batch("Query(select big 50000)"),
             _ => {
                 let mut bytes = Vec::new();

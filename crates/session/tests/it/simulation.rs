@@ -54,8 +54,15 @@ impl Simulation {
             let is_replica = has_replicas && random.one_in(2);
             servers.push(Backend::new(statement_limit, is_replica));
         }
-        let actors = (0..1 + random.below(4)).map(|_| actor(&mut random, limits)).collect();
-        Simulation { random, actors, servers, tables: tables() }
+        let actors = (0..1 + random.below(4))
+            .map(|_| actor(&mut random, limits))
+            .collect();
+        Simulation {
+            random,
+            actors,
+            servers,
+            tables: tables(),
+        }
     }
 
     fn run(&mut self) {
@@ -100,14 +107,19 @@ impl Simulation {
                 if let Err(violation) = actor.session.receive(&mut self.servers, count) {
                     actor.show_steps(actor.step_after(actor.session.got.len()));
                     let got = &actor.session.got;
-                    eprintln!("expected next: {}", show_server(&actor.expected[got.len()..]));
+                    eprintln!(
+                        "expected next: {}",
+                        show_server(&actor.expected[got.len()..])
+                    );
                     panic!("{violation}");
                 }
                 before > 0
             }
             _ => {
                 let before = actor.session.input.len();
-                actor.session.process(&mut self.servers, &mut self.tables, choice);
+                actor
+                    .session
+                    .process(&mut self.servers, &mut self.tables, choice);
                 before != actor.session.input.len()
             }
         };
@@ -124,7 +136,10 @@ impl Simulation {
 
     fn complain_of_standstill(&self) {
         for (number, actor) in self.actors.iter().enumerate() {
-            let missing = actor.expected.get(actor.session.got.len()..).unwrap_or_default();
+            let missing = actor
+                .expected
+                .get(actor.session.got.len()..)
+                .unwrap_or_default();
             eprintln!("client {number}: {}", actor.session.describe(&self.servers));
             eprintln!("missing: {}", show_server(missing));
             actor.show_steps(actor.sent_steps);
@@ -138,17 +153,27 @@ fn actor(random: &mut Random, limits: Limits) -> Actor {
     let name = format!("client {number}");
     let parameters = match number {
         0 => parameters(0, &[]),
-        number => parameters(u64::try_from(number).unwrap(), &[("application_name", &name)]),
+        number => parameters(
+            u64::try_from(number).unwrap(),
+            &[("application_name", &name)],
+        ),
     };
     let place = 1 + u64::try_from(number).unwrap();
     let mut own = Model::new(&parameters.entries);
-    let mut writer = Writer { random, steps: Vec::new(), discards: number == 0 };
+    let mut writer = Writer {
+        random,
+        steps: Vec::new(),
+        discards: number == 0,
+    };
     for _ in 0..12 {
         writer.write();
     }
     // Whatever is open ends.
     let mut steps = writer.steps;
-    steps.push(Step { bytes: client_bytes("CopyDone | Sync | Query(rollback)"), waits: true });
+    steps.push(Step {
+        bytes: client_bytes("CopyDone | Sync | Query(rollback)"),
+        waits: true,
+    });
     let mut expected = Vec::new();
     let mut ends = Vec::new();
     for step in &steps {
@@ -167,7 +192,8 @@ fn actor(random: &mut Random, limits: Limits) -> Actor {
 
 impl Actor {
     fn is_done(&self) -> bool {
-        self.sent_steps == self.steps.len() && self.session.got.len() >= self.expected.len()
+        self.sent_steps == self.steps.len()
+            && self.session.got.len() >= self.expected.len()
             && self.session.input.is_empty()
     }
 
@@ -180,9 +206,13 @@ impl Actor {
         {
             return false;
         }
-        let Some(step) = self.steps.get(self.sent_steps) else { return false };
+        let Some(step) = self.steps.get(self.sent_steps) else {
+            return false;
+        };
         let end = step.bytes.len().min(self.sent_bytes.saturating_add(count));
-        self.session.input.extend_from_slice(&step.bytes[self.sent_bytes..end]);
+        self.session
+            .input
+            .extend_from_slice(&step.bytes[self.sent_bytes..end]);
         self.sent_bytes = end;
         if end == step.bytes.len() {
             self.sent_steps += 1;
@@ -193,14 +223,21 @@ impl Actor {
 
     /// Returns the step that the reply behind `count` bytes belongs to.
     fn step_after(&self, count: usize) -> usize {
-        self.ends.iter().position(|end| *end > count).unwrap_or(self.ends.len() - 1)
+        self.ends
+            .iter()
+            .position(|end| *end > count)
+            .unwrap_or(self.ends.len() - 1)
     }
 
     /// Shows what it has sent, with a mark at step `marked`.
     fn show_steps(&self, marked: usize) {
         for (number, step) in self.steps.iter().enumerate().take(self.sent_steps + 1) {
             let mark = if number == marked { "=>" } else { "  " };
-            eprintln!("{mark} {} {}", show_client(&step.bytes), if step.waits { "(waits)" } else { "" });
+            eprintln!(
+                "{mark} {} {}",
+                show_client(&step.bytes),
+                if step.waits { "(waits)" } else { "" }
+            );
         }
     }
 
@@ -210,7 +247,11 @@ impl Actor {
         if self.expected.starts_with(got) {
             return;
         }
-        let common = got.iter().zip(&self.expected).take_while(|(got, expected)| got == expected).count();
+        let common = got
+            .iter()
+            .zip(&self.expected)
+            .take_while(|(got, expected)| got == expected)
+            .count();
         let first = self.step_after(common);
         self.show_steps(first);
         let begin = first.checked_sub(1).map_or(0, |before| self.ends[before]);
@@ -243,7 +284,9 @@ fn each_client_gets_what_a_server_of_its_own_would_have_sent() {
         play(seed.parse().expect("a number"));
         return;
     }
-    let seconds = std::env::var("SECONDS_TO_PLAY").ok().and_then(|seconds| seconds.parse().ok());
+    let seconds = std::env::var("SECONDS_TO_PLAY")
+        .ok()
+        .and_then(|seconds| seconds.parse().ok());
     let patience = seconds.map_or(PATIENCE, Duration::from_secs);
     let begin = Instant::now();
     let mut seed = 0;

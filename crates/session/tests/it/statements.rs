@@ -10,9 +10,14 @@ fn an_unnamed_statement_stays_unnamed_at_first_sight() {
     let mut rig = Rig::new();
     let batch = "Parse(,select 1) | Bind(,) | Describe(P ) | Execute | Sync";
     assert_eq!(rig.send(batch), batch);
-    rig.passes("ParseComplete | BindComplete | RowDescription(c) | Row(1) | Complete(SELECT 1) | Ready(I)");
+    rig.passes(
+        "ParseComplete | BindComplete | RowDescription(c) | Row(1) | Complete(SELECT 1) | Ready(I)",
+    );
     // It is still there.
-    assert_eq!(rig.send("Bind(,) | Execute | Sync"), "Bind(,) | Execute | Sync");
+    assert_eq!(
+        rig.send("Bind(,) | Execute | Sync"),
+        "Bind(,) | Execute | Sync"
+    );
 }
 
 #[test]
@@ -33,8 +38,14 @@ fn an_unnamed_statement_that_is_still_there_is_not_sent_again() {
     let mut rig = Rig::new();
     rig.send("Parse(,select 1) | Sync");
     rig.reply("ParseComplete | Ready(I)");
-    assert_eq!(rig.send("Parse(,select 1) | Bind(,) | Sync"), "Bind(,) | Sync");
-    assert_eq!(rig.reply("BindComplete | Ready(I)"), "ParseComplete | BindComplete | Ready(I)");
+    assert_eq!(
+        rig.send("Parse(,select 1) | Bind(,) | Sync"),
+        "Bind(,) | Sync"
+    );
+    assert_eq!(
+        rig.reply("BindComplete | Ready(I)"),
+        "ParseComplete | BindComplete | Ready(I)"
+    );
 }
 
 #[test]
@@ -46,7 +57,10 @@ fn a_named_statement_is_called_by_its_text() {
     );
     rig.passes("ParseComplete | ParameterDescription | NoData | BindComplete | Complete(SELECT 0) | Ready(I)");
     assert_eq!(rig.client.statement_count(), 1);
-    assert_eq!(rig.client.statement_text(b"a").as_deref(), Some(b"select $1".as_slice()));
+    assert_eq!(
+        rig.client.statement_text(b"a").as_deref(),
+        Some(b"select $1".as_slice())
+    );
 }
 
 #[test]
@@ -54,7 +68,10 @@ fn a_statement_that_the_server_has_is_not_prepared_again() {
     let mut rig = Rig::new();
     rig.prepare("a", "select 1");
     rig.next_client();
-    assert_eq!(rig.send("Parse(other,select 1) | Bind(,other) | Execute | Sync"), "Bind(,$0) | Execute | Sync");
+    assert_eq!(
+        rig.send("Parse(other,select 1) | Bind(,other) | Execute | Sync"),
+        "Bind(,$0) | Execute | Sync"
+    );
     assert_eq!(
         rig.reply("BindComplete | Complete(SELECT 0) | Ready(I)"),
         "ParseComplete | BindComplete | Complete(SELECT 0) | Ready(I)"
@@ -82,7 +99,10 @@ fn an_error_of_an_unseen_parse_is_the_clients() {
     rig.send("Bind(,a) | Execute | Sync");
     rig.passes("Error(42P01 relation \"t\" does not exist) | Ready(I)");
     assert!(rig.server.statements.is_empty());
-    assert_eq!(rig.send("Bind(,a) | Sync"), "Parse($0,select 1) | Bind(,$0) | Sync");
+    assert_eq!(
+        rig.send("Bind(,a) | Sync"),
+        "Parse($0,select 1) | Bind(,$0) | Sync"
+    );
 }
 
 #[test]
@@ -94,8 +114,14 @@ fn replies_of_ours_keep_their_place_among_the_servers() {
         "Describe(S $0) | Bind(,$0) | Close(P ) | Sync"
     );
     assert_eq!(rig.reply("ParameterDescription"), "ParameterDescription");
-    assert_eq!(rig.reply("NoData"), "NoData | CloseComplete | ParseComplete");
-    assert_eq!(rig.reply("BindComplete | CloseComplete"), "BindComplete | CloseComplete | CloseComplete");
+    assert_eq!(
+        rig.reply("NoData"),
+        "NoData | CloseComplete | ParseComplete"
+    );
+    assert_eq!(
+        rig.reply("BindComplete | CloseComplete"),
+        "BindComplete | CloseComplete | CloseComplete"
+    );
     rig.passes("Ready(I)");
     assert_eq!(rig.client.statement_count(), 0);
 }
@@ -105,7 +131,10 @@ fn a_batch_of_which_nothing_but_sync_is_sent_is_answered_with_its_ready() {
     let mut rig = Rig::new();
     rig.prepare("a", "select 1");
     assert_eq!(rig.send("Parse(b,select 1) | Close(S a) | Sync"), "Sync");
-    assert_eq!(rig.reply("Ready(T)"), "ParseComplete | CloseComplete | Ready(T)");
+    assert_eq!(
+        rig.reply("Ready(T)"),
+        "ParseComplete | CloseComplete | Ready(T)"
+    );
 }
 
 #[test]
@@ -127,12 +156,18 @@ fn replies_of_ours_behind_flush_wait_for_nobody() {
 fn a_name_that_is_taken_is_refused_in_the_servers_stead() {
     let mut rig = Rig::new();
     rig.prepare("a", "select 1");
-    assert_eq!(rig.send("Parse(a,select 2) | Bind(,a) | Sync"), "Describe(S pgweir_missing) | Bind(,$0) | Sync");
+    assert_eq!(
+        rig.send("Parse(a,select 2) | Bind(,a) | Sync"),
+        "Describe(S pgweir_missing) | Bind(,$0) | Sync"
+    );
     assert_eq!(
         rig.reply("Error(26000 prepared statement \"pgweir_missing\" does not exist) | Ready(I)"),
         "Error(42P05 prepared statement \"a\" already exists) | Ready(I)"
     );
-    assert_eq!(rig.client.statement_text(b"a").as_deref(), Some(b"select 1".as_slice()));
+    assert_eq!(
+        rig.client.statement_text(b"a").as_deref(),
+        Some(b"select 1".as_slice())
+    );
 }
 
 #[test]
@@ -154,7 +189,10 @@ fn a_missing_statement_fails_on_the_server_with_the_clients_name() {
     let mut rig = Rig::new();
     for (message, error) in [
         ("Bind(,nope)", "prepared statement \"nope\" does not exist"),
-        ("Describe(S nope)", "prepared statement \"nope\" does not exist"),
+        (
+            "Describe(S nope)",
+            "prepared statement \"nope\" does not exist",
+        ),
         ("Bind(,)", "unnamed prepared statement does not exist"),
     ] {
         assert_eq!(
@@ -163,7 +201,9 @@ fn a_missing_statement_fails_on_the_server_with_the_clients_name() {
             "{message}"
         );
         assert_eq!(
-            rig.reply("Error(26000 prepared statement \"pgweir_missing\" does not exist) | Ready(E)"),
+            rig.reply(
+                "Error(26000 prepared statement \"pgweir_missing\" does not exist) | Ready(E)"
+            ),
             format!("Error(26000 {error}) | Ready(E)")
         );
     }
@@ -180,10 +220,16 @@ fn another_error_in_the_place_of_a_missing_statement_is_passed_on() {
 fn a_name_that_only_the_sessions_own_server_can_know_is_passed_on() {
     let mut rig = Rig::new();
     rig.client.set_owns_server(true);
-    assert_eq!(rig.send("Describe(S q) | Bind(,q) | Sync"), "Describe(S q) | Bind(,q) | Sync");
+    assert_eq!(
+        rig.send("Describe(S q) | Bind(,q) | Sync"),
+        "Describe(S q) | Bind(,q) | Sync"
+    );
     rig.passes("ParameterDescription | NoData | BindComplete | Ready(I)");
     // Ours are nobody's to name.
-    assert_eq!(rig.send("Bind(,$0) | Sync"), "Describe(S pgweir_missing) | Sync");
+    assert_eq!(
+        rig.send("Bind(,$0) | Sync"),
+        "Describe(S pgweir_missing) | Sync"
+    );
 }
 
 #[test]
@@ -191,7 +237,10 @@ fn names_count_up_to_63_bytes() {
     let mut rig = Rig::new();
     let (long, longer) = ("n".repeat(63), "n".repeat(70));
     rig.prepare(&longer, "select 1");
-    assert_eq!(rig.send(&format!("Bind(,{long}) | Sync")), "Bind(,$0) | Sync");
+    assert_eq!(
+        rig.send(&format!("Bind(,{long}) | Sync")),
+        "Bind(,$0) | Sync"
+    );
     rig.reply("BindComplete | Ready(I)");
     rig.send(&format!("Close(S {longer}x) | Sync"));
     rig.reply("Ready(I)");
@@ -205,7 +254,10 @@ fn a_query_drops_the_unnamed_statement() {
     rig.reply("ParseComplete | Ready(I)");
     rig.send("Query(select 2)");
     rig.reply("Complete(SELECT 0) | Ready(I)");
-    assert_eq!(rig.send("Bind(,) | Sync"), "Describe(S pgweir_missing) | Sync");
+    assert_eq!(
+        rig.send("Bind(,) | Sync"),
+        "Describe(S pgweir_missing) | Sync"
+    );
 }
 
 #[test]
@@ -214,7 +266,10 @@ fn a_query_drops_an_unnamed_statement_that_is_on_its_way() {
     rig.send("Parse(,select 1) | Sync");
     rig.send("Query(select 2)");
     rig.reply("ParseComplete | Ready(I) | Complete(SELECT 0) | Ready(I)");
-    assert_eq!(rig.send("Bind(,) | Sync"), "Describe(S pgweir_missing) | Sync");
+    assert_eq!(
+        rig.send("Bind(,) | Sync"),
+        "Describe(S pgweir_missing) | Sync"
+    );
 }
 
 #[test]
@@ -224,7 +279,10 @@ fn a_parse_that_fails_drops_the_unnamed_statement() {
     rig.reply("ParseComplete | Ready(I)");
     rig.send("Parse(,selec) | Sync");
     rig.passes("Error(42601 syntax error) | Ready(I)");
-    assert_eq!(rig.send("Bind(,) | Sync"), "Describe(S pgweir_missing) | Sync");
+    assert_eq!(
+        rig.send("Bind(,) | Sync"),
+        "Describe(S pgweir_missing) | Sync"
+    );
 }
 
 #[test]
@@ -234,12 +292,24 @@ fn nothing_is_closed_at_the_limit_and_one_beyond_it() {
     rig.prepare("b", "select 2");
     assert_eq!(rig.server.statements.len(), 2);
     rig.lease(0);
-    assert_eq!(rig.send("Parse(c,select 3) | Sync"), "Close(S $0) | Parse($2,select 3) | Sync");
-    assert_eq!(rig.reply("CloseComplete | ParseComplete | Ready(I)"), "ParseComplete | Ready(I)");
+    assert_eq!(
+        rig.send("Parse(c,select 3) | Sync"),
+        "Close(S $0) | Parse($2,select 3) | Sync"
+    );
+    assert_eq!(
+        rig.reply("CloseComplete | ParseComplete | Ready(I)"),
+        "ParseComplete | Ready(I)"
+    );
     assert_eq!(rig.server.statements.len(), 2);
     // The client still has it: it comes back when it is used.
-    assert_eq!(rig.send("Bind(,a) | Sync"), "Close(S $1) | Parse($0,select 1) | Bind(,$0) | Sync");
-    assert_eq!(rig.reply("CloseComplete | ParseComplete | BindComplete | Ready(I)"), "BindComplete | Ready(I)");
+    assert_eq!(
+        rig.send("Bind(,a) | Sync"),
+        "Close(S $1) | Parse($0,select 1) | Bind(,$0) | Sync"
+    );
+    assert_eq!(
+        rig.reply("CloseComplete | ParseComplete | BindComplete | Ready(I)"),
+        "BindComplete | Ready(I)"
+    );
 }
 
 #[test]
@@ -250,7 +320,10 @@ fn the_least_recently_used_statement_gives_way() {
     rig.send("Bind(,a) | Sync");
     rig.reply("BindComplete | Ready(I)");
     rig.lease(0);
-    assert_eq!(rig.send("Parse(c,select 3) | Sync"), "Close(S $1) | Parse($2,select 3) | Sync");
+    assert_eq!(
+        rig.send("Parse(c,select 3) | Sync"),
+        "Close(S $1) | Parse($2,select 3) | Sync"
+    );
 }
 
 #[test]
@@ -261,7 +334,10 @@ fn a_statement_that_the_session_has_used_since_it_has_the_server_is_never_closed
     rig.lease(0);
     rig.send("Bind(p,a) | Bind(q,b) | Sync");
     rig.reply("BindComplete | BindComplete | Ready(T)");
-    assert_eq!(rig.send("Parse(c,select 3) | Sync"), "Parse($2,select 3) | Sync");
+    assert_eq!(
+        rig.send("Parse(c,select 3) | Sync"),
+        "Parse($2,select 3) | Sync"
+    );
     rig.passes("ParseComplete | Ready(T)");
     assert_eq!(rig.server.statements.len(), 3);
     // The next session brings the list back to its limit.
@@ -282,7 +358,11 @@ fn deallocate_all_is_known_by_its_tag() {
         rig.passes(&format!("Complete({command}) | Ready(I)"));
         assert_eq!(rig.client.statement_count(), 0, "{command}");
         assert!(rig.server.statements.is_empty(), "{command}");
-        assert_eq!(rig.send("Bind(,a) | Sync"), "Describe(S pgweir_missing) | Sync", "{command}");
+        assert_eq!(
+            rig.send("Bind(,a) | Sync"),
+            "Describe(S pgweir_missing) | Sync",
+            "{command}"
+        );
     }
 }
 
@@ -291,11 +371,15 @@ fn what_stands_behind_deallocate_all_waits_until_it_is_known_to_have_succeeded()
     let mut rig = Rig::new();
     rig.prepare("a", "select 1");
     rig.send("Query(deallocate all)");
-    rig.scan("Parse(b,select 1) | Sync", ScanMode::Whole).unwrap();
+    rig.scan("Parse(b,select 1) | Sync", ScanMode::Whole)
+        .unwrap();
     assert!(rig.client.must_wait());
     rig.client.drop_batch();
     rig.reply("Complete(DEALLOCATE ALL) | Ready(I)");
-    assert_eq!(rig.send("Parse(b,select 1) | Sync"), "Parse($0,select 1) | Sync");
+    assert_eq!(
+        rig.send("Parse(b,select 1) | Sync"),
+        "Parse($0,select 1) | Sync"
+    );
 }
 
 #[test]
@@ -318,9 +402,21 @@ fn a_batch_waits_if_its_names_depend_on_how_an_earlier_one_ends() {
         // It is not known whether the text will be on the server.
         ("Parse(b,select 2) | Sync", "Parse(c,select 2) | Sync", true),
         ("Close(S a) | Sync", "Bind(,a) | Sync", true),
-        ("Query(select 2)", "Parse(,select 4) | Bind(,) | Sync", false),
-        ("Parse(b,select 2) | Sync", "Bind(,a) | Execute | Sync", false),
-        ("Parse(b,select 2) | Sync", "Parse(c,select 3) | Bind(,c) | Sync", false),
+        (
+            "Query(select 2)",
+            "Parse(,select 4) | Bind(,) | Sync",
+            false,
+        ),
+        (
+            "Parse(b,select 2) | Sync",
+            "Bind(,a) | Execute | Sync",
+            false,
+        ),
+        (
+            "Parse(b,select 2) | Sync",
+            "Parse(c,select 3) | Bind(,c) | Sync",
+            false,
+        ),
         ("Parse(b,select 2) | Sync", "Query(select 3)", false),
     ] {
         let mut rig = Rig::new();
@@ -349,17 +445,38 @@ fn a_parse_that_a_server_has_accepted_needs_no_server() {
         rig.client.drop_batch();
         needs
     };
-    assert!(needs_server(&mut rig, "Parse(a,select 1) | Sync"), "nobody has accepted it");
+    assert!(
+        needs_server(&mut rig, "Parse(a,select 1) | Sync"),
+        "nobody has accepted it"
+    );
     rig.prepare("a", "select 1");
-    assert!(!needs_server(&mut rig, "Parse(b,select 1) | Close(S a) | Sync"));
-    assert!(needs_server(&mut rig, "Parse(a,select 1) | Sync"), "the name is taken");
-    assert!(needs_server(&mut rig, "Parse(b,select 1) | Parse(b,select 1) | Sync"), "the name is taken by then");
-    assert!(needs_server(&mut rig, "Parse(b,select 1) | Describe(S b) | Sync"));
+    assert!(!needs_server(
+        &mut rig,
+        "Parse(b,select 1) | Close(S a) | Sync"
+    ));
+    assert!(
+        needs_server(&mut rig, "Parse(a,select 1) | Sync"),
+        "the name is taken"
+    );
+    assert!(
+        needs_server(&mut rig, "Parse(b,select 1) | Parse(b,select 1) | Sync"),
+        "the name is taken by then"
+    );
+    assert!(needs_server(
+        &mut rig,
+        "Parse(b,select 1) | Describe(S b) | Sync"
+    ));
     rig.tables.epoch = 1;
-    assert!(needs_server(&mut rig, "Parse(b,select 1) | Sync"), "the schema has changed");
+    assert!(
+        needs_server(&mut rig, "Parse(b,select 1) | Sync"),
+        "the schema has changed"
+    );
     rig.tables.epoch = 0;
     rig.client = ClientSession::new(LIMITS, parameters(7, &[("search_path", "x")]), 2);
-    assert!(needs_server(&mut rig, "Parse(b,select 1) | Sync"), "it may mean something else there");
+    assert!(
+        needs_server(&mut rig, "Parse(b,select 1) | Sync"),
+        "it may mean something else there"
+    );
 }
 
 #[test]
