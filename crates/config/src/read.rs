@@ -215,7 +215,6 @@ fn server(section: &mut Section<'_, '_>) -> Server {
         shutdown_timeout: section.duration("shutdown_timeout"),
         server_idle_timeout: section.duration_or_off("server_idle_timeout"),
         server_lifetime: section.duration_or_off("server_lifetime"),
-        idle_in_transaction_timeout: section.duration_or_off("idle_in_transaction_timeout"),
         max_message: section.size("max_message"),
         route_buffer: section.size("route_buffer"),
         prepared_statements_per_server: section.integer("prepared_statements_per_server"),
@@ -360,8 +359,6 @@ fn database(section: &mut Section<'_, '_>, name: &str, clusters: &[Cluster]) -> 
         pool_mode: section.word("pool_mode"),
         pool_size: section.integer("pool_size"),
         pool_min: section.integer("pool_min"),
-        max_backend_connections: Some(section.integer("max_backend_connections"))
-            .filter(|cap| *cap > 0),
         consistency: section.word("consistency"),
         transaction_reads: section.word("transaction_reads"),
         splitting: section.word("splitting"),

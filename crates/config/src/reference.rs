@@ -212,7 +212,6 @@ pub const SETTINGS: &[Setting] = &[
     server("shutdown_timeout", duration(Zero::Immediate), r#""30s""#, Yes, "How long SIGTERM waits for running transactions."),
     server("server_idle_timeout", duration(Zero::Off), r#""10min""#, Yes, "How long a server connection stays open unused."),
     server("server_lifetime", duration(Zero::Off), r#""1h""#, Yes, "How old a server connection grows before it is replaced when next given back."),
-    server("idle_in_transaction_timeout", duration(Zero::Off), r#""0""#, Yes, "How long a client may sit idle in a transaction before it is disconnected."),
     server("max_message", Kind::Size { min: 65_536, max: 2_147_483_647 }, r#""1GiB""#, Yes, "The largest message that is accepted; a larger one is refused with 54000."),
     server("route_buffer", Kind::Size { min: 1024, max: 1 << 30 }, r#""1MiB""#, Yes, "How much of a batch is held back to be classified; a larger batch goes to the primary."),
     server("prepared_statements_per_server", integer(1, 1_000_000), "500", Yes, "Prepared statements kept on each server connection; the least recently used goes first."),
@@ -232,7 +231,7 @@ pub const SETTINGS: &[Setting] = &[
     given(Table::Backend, "name", Kind::Name, No, "Its name in the console and the logs. By default `host:port`."),
     given(Table::Backend, "host", Kind::Host, No, "Host name, IP address, or `unix:/folder` of a socket. Required."),
     given(Table::Backend, "port", integer(1, 65_535), No, "Port.").or("5432"),
-    given(Table::Backend, "role", words(&["auto", "primary", "replica"], &[]), No, "The role that it is used in: as it says itself, or only while it is that.").or(r#""auto""#),
+    given(Table::Backend, "role", words(&["auto", "primary", "replica"], &[]), No, "The role that it is expected in: what the server says counts, and a difference is logged.").or(r#""auto""#),
     given(Table::Backend, "weight", integer(0, 1_000_000), Yes, "Share of the reads relative to the other replicas; 0 takes none.").or("100"),
 
     given(Table::Database, "cluster", Kind::Name, No, "The cluster that has it. Required where there are several."),
@@ -240,7 +239,6 @@ pub const SETTINGS: &[Setting] = &[
     given(Table::Database, "pool_mode", words(&["session", "transaction", "statement"], &[]), No, "When a client gives its server connection back.").or(r#""transaction""#),
     given(Table::Database, "pool_size", integer(1, 100_000), Yes, "Server connections per user and backend, at most.").or("20"),
     given(Table::Database, "pool_min", integer(0, 100_000), Yes, "Server connections per user and backend that are kept open.").or("0"),
-    given(Table::Database, "max_backend_connections", integer(0, 1_000_000), Yes, "Server connections per backend over all users, at most; 0 is no cap.").or("0"),
     given(Table::Database, "consistency", words(&["session", "eventual"], &["strong"]), Yes, "What a read may see: this session's writes, or any state within `max_lag`.").or(r#""session""#),
     given(Table::Database, "transaction_reads", words(&["primary"], &["until_write"]), Yes, "Where the reads of a transaction run that was not opened READ ONLY.").or(r#""primary""#),
     given(Table::Database, "splitting", words(&["off", "on"], &["observe"]), Yes, "Whether reads leave the primary.").or(r#""on""#),
@@ -258,7 +256,10 @@ pub const SETTINGS: &[Setting] = &[
 /// Keys that are specified and not built in this version; `None` is the top level.
 const LATER: &[(Option<Table>, &[&str])] = &[
     (None, &["http", "admin", "cache", "rules"]),
-    (Some(Table::Server), &["tls", "proxy_protocol"]),
+    (
+        Some(Table::Server),
+        &["tls", "proxy_protocol", "idle_in_transaction_timeout"],
+    ),
     (
         Some(Table::Cluster),
         &[
@@ -275,6 +276,7 @@ const LATER: &[(Option<Table>, &[&str])] = &[
     (
         Some(Table::Database),
         &[
+            "max_backend_connections",
             "shards",
             "default_shard",
             "two_phase",

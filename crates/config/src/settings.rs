@@ -50,8 +50,6 @@ pub struct Server {
     pub server_idle_timeout: Option<Duration>,
     /// How old a server connection grows before it is replaced at its next checkin; `None` is for ever.
     pub server_lifetime: Option<Duration>,
-    /// How long a client may sit idle in a transaction; `None` for ever.
-    pub idle_in_transaction_timeout: Option<Duration>,
     /// The largest message that is accepted, in bytes of its length field.
     pub max_message: u32,
     /// How much of a batch is held back to be classified before it goes to the primary, in bytes.
@@ -161,8 +159,6 @@ pub struct Database {
     pub pool_size: u32,
     /// Server connections per user and backend that are kept open.
     pub pool_min: u32,
-    /// Server connections per backend over all users, at most; `None` is no cap.
-    pub max_backend_connections: Option<u32>,
     /// What a read may see.
     pub consistency: Consistency,
     /// Where reads of an explicit transaction run.

@@ -169,6 +169,17 @@ impl Client {
                         return Err(self.server_violation(&violation));
                     }
                 };
+            // Before the client hears of it: what it tells another session must hold there.
+            if held.traces.ddl
+                && held.status() == TransactionStatus::Idle
+                && self.session.is_settled()
+            {
+                held.traces.ddl = false;
+                worker
+                    .shared
+                    .epoch
+                    .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
             let sent = self.out.send(&mut self.stream, cx, rest, &gather);
             rest = rest.get(received.consumed..).unwrap_or_default();
             if sent.is_err() {

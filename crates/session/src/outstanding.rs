@@ -193,6 +193,11 @@ impl Outstanding {
         self.is_skipping
     }
 
+    /// Notes that the request added last will fail, so that the server skips what comes up to a Sync.
+    pub fn begin_skipping(&mut self) {
+        self.is_skipping = true;
+    }
+
     /// Notes that the Execute at the front will fail, so that the server skips what comes up to a Sync.
     ///
     /// Returns false where the request at the front is another.

@@ -31,10 +31,7 @@ fn the_server_gets_every_default() {
     );
     assert_eq!(server.server_idle_timeout, Some(Duration::from_secs(600)));
     assert_eq!(server.server_lifetime, Some(Duration::from_secs(3600)));
-    assert_eq!(
-        (server.idle_in_transaction_timeout, server.tcp_user_timeout),
-        (None, None)
-    );
+    assert_eq!(server.tcp_user_timeout, None);
     assert_eq!(server.tcp_keepalive, Some(Duration::from_secs(60)));
     assert_eq!(
         (server.max_message, server.route_buffer),
@@ -84,7 +81,6 @@ fn clusters_and_databases_get_every_default() {
         (database.pool_mode, database.pool_size, database.pool_min),
         (PoolMode::Transaction, 20, 0)
     );
-    assert_eq!(database.max_backend_connections, None);
     assert_eq!(
         (database.consistency, database.splitting),
         (Consistency::Session, Splitting::On)
@@ -150,7 +146,6 @@ dbname = "app_production"
 pool_mode = "session"
 pool_size = 7
 pool_min = 2
-max_backend_connections = 50
 consistency = "eventual"
 transaction_reads = "primary"
 splitting = "off"
@@ -202,10 +197,7 @@ fn the_file_of_the_specification_is_read_where_it_is_built() {
     );
     assert_eq!(cluster.max_lag, MaxLag::Bytes(16 << 20));
     let app = config.database("app").unwrap();
-    assert_eq!(
-        (app.server_name("app"), app.max_backend_connections),
-        ("app_production", Some(50))
-    );
+    assert_eq!(app.server_name("app"), "app_production");
     assert_eq!(
         (app.pool_mode, app.consistency, app.splitting),
         (PoolMode::Session, Consistency::Eventual, Splitting::Off)

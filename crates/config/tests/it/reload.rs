@@ -22,7 +22,6 @@ const NEW: &str = r#"
 [server]
 listen = ["127.0.0.1:6433"]
 max_clients = 200
-idle_in_transaction_timeout = "1min"
 [clusters.main]
 backends = [{ name = "pg1", host = "a", weight = 1 }, { name = "pg2", host = "c" }, { name = "pg3", host = "d" }]
 password = "new monitor"
@@ -78,7 +77,6 @@ fn every_change_is_told_and_no_secret() {
             "restart clusters: main -> main, second",
             "restart server.listen: 127.0.0.1:6432 -> 127.0.0.1:6433",
             "reload server.max_clients: 100 -> 200",
-            "reload server.idle_in_transaction_timeout: 0 -> 1min",
             "restart clusters.main.backends: pg1, pg2 -> pg1, pg2, pg3",
             "reload clusters.main.password: *** -> ***",
             "reload clusters.main.max_lag: 5s -> 1MiB",

@@ -515,6 +515,8 @@ impl ClientSession {
             action: Action::Substitute(error.into()),
             ..Entry::forward(Owed::DescribeStatement)
         });
+        // What stands behind it in the batch will be skipped, whatever it is.
+        self.outstanding.begin_skipping();
     }
 
     /// Answers a batch that needs no server: Parse of what a server has accepted before, Close, Sync, Flush.

@@ -80,10 +80,10 @@ fn a_statement_that_was_taken_from_the_server_and_put_back_in_a_skipped_batch_is
     rig.prepare("a", "select 1");
     rig.lease(0);
     assert_eq!(
-        rig.send("Describe(S nope) | Parse(b,select 2) | Parse(c,select 1) | Sync"),
-        "Describe(S pgweir_missing) | Close(S $0) | Parse($1,select 2) | Parse($0,select 1) | Sync"
+        rig.send("Execute(nope) | Parse(b,select 2) | Parse(c,select 1) | Sync"),
+        "Execute(nope) | Close(S $0) | Parse($1,select 2) | Parse($0,select 1) | Sync"
     );
-    rig.reply("Error(26000 no) | Ready(I)");
+    rig.passes("Error(34000 portal \"nope\" does not exist) | Ready(I)");
     assert_eq!(rig.server.statements.len(), 1);
     assert_eq!(rig.send("Parse(c,select 1) | Sync"), "Sync");
 }

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use pgweir_wire::frontend::{Bind, Close, CopyFail, Describe, Execute, Parse, Query, Target, tag};
 use pgweir_wire::{Frame, Header, TransactionStatus};
 
-use crate::notation::{error, row, row_description, server_bytes};
+use crate::notation::{error, row, row_description, server_bytes, show_client, show_server};
 
 /// One server.
 #[derive(Default)]
@@ -84,15 +84,21 @@ impl Model {
     pub(crate) fn feed(&mut self, bytes: &[u8]) -> Vec<u8> {
         self.input.extend_from_slice(bytes);
         let input = std::mem::take(&mut self.input);
+        let is_traced = std::env::var_os("TRACE").is_some();
         let mut at = 0;
         while let Some(header) = Header::peek(&input[at..]).expect("a message") {
             let Some(bytes) = input.get(at..at + header.frame_len()) else {
                 break;
             };
+            let said = self.out.len();
             self.on_message(Frame {
                 tag: header.tag,
                 bytes,
             });
+            if is_traced {
+                let replies = show_server(&self.out[said..]);
+                eprintln!("{self:p} gets {} and says {replies}", show_client(bytes));
+            }
             at += bytes.len();
         }
         self.input = input[at..].to_vec();
@@ -581,7 +587,7 @@ fn a_server_skips_to_sync_after_an_error() {
         "Parse(,select rows 2) | Bind(,) | Execute(,1) | Bind(,nope) | Execute | Query(select x) | Sync | Query(select x)",
     );
     assert_eq!(
-        crate::notation::show_server(&model.feed(&sent)),
+        show_server(&model.feed(&sent)),
         "ParseComplete | BindComplete | Row(select rows 2: 0) | Suspended | \
          Error(26000 prepared statement \"nope\" does not exist) | Ready(I) | \
          RowDescription(c) | Row(select x ) | Complete(SELECT 1) | Ready(I)"

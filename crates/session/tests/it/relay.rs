@@ -44,10 +44,6 @@ impl Backend {
         let count = count.min(self.to.len());
         let bytes: Vec<u8> = self.to.drain(..count).collect();
         let replies = self.model.feed(&bytes);
-        if std::env::var_os("TRACE").is_some() {
-            eprintln!("  server gets {}", crate::notation::show_client(&bytes));
-            eprintln!("         says {}", crate::notation::show_server(&replies));
-        }
         self.from.extend(replies);
     }
 
@@ -124,8 +120,19 @@ pub(crate) struct Session {
     /// It waits for replies before it looks at more input.
     is_blocked: bool,
     is_oversize: bool,
+    /// The batch that a replica may refuse.
     replay_batch: Vec<u8>,
-    is_replay_due: bool,
+    replay: Replay,
+}
+
+/// What becomes of the batch that a replica may refuse.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Replay {
+    None,
+    /// It has been refused; the replica still talks.
+    Refused,
+    /// It stands in front of the input, for the primary.
+    Due,
 }
 
 /// What became of a portion.
@@ -149,7 +156,7 @@ impl Session {
             is_blocked: false,
             is_oversize: false,
             replay_batch: Vec::new(),
-            is_replay_due: false,
+            replay: Replay::None,
         }
     }
 
@@ -274,7 +281,7 @@ impl Session {
             return Act::Rescan;
         }
         // What is to be replayed comes first.
-        if self.is_replay_due && self.held.is_some() {
+        if self.replay == Replay::Refused {
             return Act::Park;
         }
         if self.held.is_none() {
@@ -291,11 +298,11 @@ impl Session {
                 && [Marks::WRITES, Marks::UNREAD, Marks::UNKNOWN_STATEMENT]
                     .iter()
                     .all(|mark| !facts.marks.has(*mark));
-            let is_replay = self.is_replay_due;
+            let is_replay = self.replay == Replay::Due;
             if !self.acquire(servers, is_read && !is_replay, choice) {
                 return Act::NoServer;
             }
-            self.is_replay_due = false;
+            self.replay = Replay::None;
         } else if portion != Portion::Ignored && !self.may_ride_along(servers) {
             return Act::Park;
         }
@@ -430,7 +437,7 @@ impl Session {
             if received.event == ReplyEvent::None {
                 break;
             }
-            self.is_replay_due = true;
+            self.replay = Replay::Refused;
             self.client.abandon_replies();
         }
         server.carry = rest.to_vec();
@@ -465,7 +472,8 @@ impl Session {
             return;
         }
         self.let_go(servers);
-        if self.is_replay_due {
+        if self.replay == Replay::Refused {
+            self.replay = Replay::Due;
             let mut batch = std::mem::take(&mut self.replay_batch);
             batch.extend_from_slice(&self.input);
             self.input = batch;

@@ -2,7 +2,8 @@
 //! one's own: each client must be given exactly the bytes that it would have got there.
 //!
 //! A failure names its seed; `SEED=… cargo test -p pgweir-session --test it simulation` plays it again, `TRACE=1` with
-//! what each server gets and says. `SECONDS_TO_PLAY=…` goes on for longer.
+//! what each server gets and says. `SECONDS_TO_PLAY=…` goes on for longer, `FIRST_SEED=…`
+//! begins elsewhere.
 
 use std::time::{Duration, Instant};
 
@@ -288,11 +289,15 @@ fn each_client_gets_what_a_server_of_its_own_would_have_sent() {
         .ok()
         .and_then(|seconds| seconds.parse().ok());
     let patience = seconds.map_or(PATIENCE, Duration::from_secs);
+    let first = std::env::var("FIRST_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok());
+    let first = first.unwrap_or(0);
     let begin = Instant::now();
-    let mut seed = 0;
+    let mut seed = first;
     while begin.elapsed() < patience {
         play(seed);
         seed += 1;
     }
-    assert!(seed > 20, "only {seed} simulations in {patience:?}");
+    assert!(seed > first + 20, "too few simulations in {patience:?}");
 }

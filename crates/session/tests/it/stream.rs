@@ -75,10 +75,7 @@ fn a_large_bind_of_a_missing_statement_is_dropped_to_its_end() {
         10_000,
         ScanMode::Stream,
     );
-    assert_eq!(
-        show_client(&sent),
-        "Describe(S pgweir_missing) | Execute | Sync"
-    );
+    assert_eq!(show_client(&sent), "Describe(S pgweir_missing) | Sync");
     assert_eq!(
         rig.reply("Error(26000 no) | Ready(I)"),
         "Error(26000 prepared statement \"nope\" does not exist) | Ready(I)"
