@@ -280,9 +280,14 @@ impl Outstanding {
         self.placing > 0 && self.earlier_batches().any(|entry| entry.places == Some(id))
     }
 
-    /// Notes that a batch goes out, and whether it makes the server forget prepared statements.
-    pub fn note_discards(&mut self, discards: bool) {
-        self.is_discarding = discards || self.is_discarding();
+    /// Notes that a batch begins to go out.
+    pub fn begin_batch(&mut self) {
+        self.is_discarding = self.is_discarding();
+    }
+
+    /// Notes that the batch that goes out makes the server forget prepared statements.
+    pub fn note_discards(&mut self) {
+        self.is_discarding = true;
     }
 
     /// Returns whether the server may still be about to forget prepared statements.

@@ -320,9 +320,12 @@ impl ClientSession {
         {
             if command != b"DISCARD PLANS" {
                 self.forget_statements();
+                // What is being prepared by name comes behind it; an unnamed statement is in no list.
+                let coming: Vec<_> = (self.outstanding.placed())
+                    .filter(|id| server.statements.touch(*id))
+                    .collect();
                 server.statements.clear();
-                let unnamed = server.unnamed;
-                for id in self.outstanding.placed().filter(|id| Some(*id) != unnamed) {
+                for id in coming {
                     server.statements.place(id);
                 }
             }

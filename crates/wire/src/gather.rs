@@ -114,3 +114,43 @@ impl Gather {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_are_joined_and_order_is_kept() {
+        let mut gather = Gather::new();
+        gather.input(0..2);
+        gather.input(2..4);
+        gather.scratch(b"xy");
+        gather.scratch_mut(|scratch| scratch.extend_from_slice(b"z"));
+        gather.input(6..6);
+        gather.input(6..8);
+        let slices: Vec<&[u8]> = gather.slices(b"abcdefgh").collect();
+        assert_eq!(slices, [b"abcd" as &[u8], b"xyz", b"gh"]);
+        assert_eq!((gather.len(), gather.is_empty()), (9, false));
+        gather.clear();
+        assert_eq!((gather.slices(b"").count(), gather.is_empty()), (0, true));
+    }
+
+    #[test]
+    fn a_cleared_list_allocates_nothing() {
+        let mut gather = Gather::new();
+        let fill = |gather: &mut Gather| {
+            (0..40).for_each(|place| {
+                gather.input(place * 2..place * 2 + 1);
+                gather.scratch(b"-");
+            })
+        };
+        fill(&mut gather);
+        let before = (gather.pieces.capacity(), gather.scratch.capacity());
+        gather.clear();
+        fill(&mut gather);
+        assert_eq!(
+            (gather.pieces.capacity(), gather.scratch.capacity()),
+            before
+        );
+    }
+}

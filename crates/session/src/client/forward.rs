@@ -136,8 +136,12 @@ impl ClientSession {
         server: &mut ServerSession,
         out: &mut Gather,
     ) -> Result<(), Violation> {
-        self.outstanding
-            .note_discards(self.batch.facts.marks.has(Marks::DISCARDS));
+        if !self.is_open {
+            self.outstanding.begin_batch();
+        }
+        if self.batch.facts.marks.has(Marks::DISCARDS) {
+            self.outstanding.note_discards();
+        }
         if self.batch.facts.marks.has(Marks::RESETS) {
             server.parameters = server.parameters.doubtful();
         }

@@ -383,6 +383,24 @@ fn what_stands_behind_deallocate_all_waits_until_it_is_known_to_have_succeeded()
 }
 
 #[test]
+fn a_batch_in_parts_that_makes_the_server_forget_is_waited_for_as_well() {
+    let mut rig = Rig::new();
+    rig.stream("Parse(,deallocate all) | Bind(,)");
+    rig.stream("Execute | Sync");
+    rig.scan("Parse(,select 1) | Sync", ScanMode::Whole)
+        .unwrap();
+    assert!(rig.client.must_wait());
+}
+
+#[test]
+fn an_unnamed_statement_behind_deallocate_all_is_not_taken_for_a_named_one() {
+    let mut rig = Rig::new();
+    rig.send("Parse(,deallocate all) | Bind(,) | Execute | Parse(,select 1) | Sync");
+    rig.reply("ParseComplete | BindComplete | Complete(DEALLOCATE ALL) | ParseComplete | Ready(I)");
+    assert!(rig.server.statements.is_empty());
+}
+
+#[test]
 fn a_statement_deallocated_by_sql_is_gone_if_the_protocol_made_it() {
     let mut rig = Rig::new();
     rig.prepare("a", "select 1");
