@@ -202,6 +202,10 @@ impl Client {
             }
             Portion::Ignored | Portion::Batch | Portion::Flushed | Portion::Piece => {}
         }
+        // The replica has refused what came before; it is left as soon as its replies are in.
+        if self.replay.is_due && self.held.is_some() {
+            return Ok(Act::Park);
+        }
         // A server that waits for COPY data answers nothing before it gets something, and be it the wrong thing.
         if self.session.must_wait() && !self.is_copy_in() {
             return Ok(Act::Rescan);
@@ -473,7 +477,7 @@ impl Client {
             .state
             .outgoing
             .send(&mut server.stream, cx, rest, &gather);
-        if self.session.is_settled() && portion == Portion::Flushed {
+        if self.session.is_settled() && portion != Portion::Batch {
             gather.clear();
             self.session.emit_due_fakes(&mut gather);
             let _gone = self.out.send(&mut self.stream, cx, &[], &gather);

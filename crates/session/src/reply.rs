@@ -98,7 +98,7 @@ impl ClientSession {
             run: 0,
         };
         self.finish_cut_message(&mut cursor, server, out);
-        while server.remaining == 0 {
+        while server.cut.remaining == 0 {
             if self.replies == Replies::Watched && !self.front_is_skipped_query() {
                 match self.look_ahead(cursor.rest())? {
                     LookAhead::Undecided => break,
@@ -152,21 +152,23 @@ impl ClientSession {
         server: &mut ServerSession,
         out: &mut Gather,
     ) {
-        if server.remaining == 0 {
+        if server.cut.remaining == 0 {
             return;
         }
-        let taken = server.remaining.min(cursor.input.len());
-        server.remaining -= taken;
-        if server.remaining_forward {
+        let taken = server.cut.remaining.min(cursor.input.len());
+        server.cut.remaining -= taken;
+        if server.cut.is_forwarded {
             cursor.at += taken;
         } else {
             cursor.skip(taken, out);
         }
-        if server.remaining > 0 {
+        if server.cut.remaining > 0 {
             return;
         }
-        server.remaining_forward = false;
-        self.emit_fakes(cursor, out);
+        server.cut.is_forwarded = false;
+        if server.cut.ends_request {
+            self.end_front(cursor, server, out);
+        }
     }
 
     fn emit_fakes(&mut self, cursor: &mut Cursor<'_>, out: &mut Gather) {
@@ -297,15 +299,21 @@ impl ClientSession {
         };
         take(header, forward, cursor, server, out);
         if ends {
-            if let Some(entry) = self.outstanding.pop() {
-                self.apply(entry.change);
-            }
-            // Nothing of ours goes between the pieces of a reply that has not come whole.
-            if server.remaining == 0 {
-                self.emit_fakes(cursor, out);
-            }
+            self.end_front(cursor, server, out);
         }
         Ok(())
+    }
+
+    /// The last reply to the request at the front has come, or the first part of it: nothing of ours goes between the parts.
+    fn end_front(&mut self, cursor: &mut Cursor<'_>, server: &mut ServerSession, out: &mut Gather) {
+        server.cut.ends_request = server.cut.remaining > 0;
+        if server.cut.ends_request {
+            return;
+        }
+        if let Some(entry) = self.outstanding.pop() {
+            self.apply(entry.change);
+        }
+        self.emit_fakes(cursor, out);
     }
 
     /// Notes what a command's tag says about state that both sides keep a list of.
@@ -577,8 +585,8 @@ fn take(
     out: &mut Gather,
 ) {
     let here = header.frame_len().min(cursor.rest().len());
-    server.remaining = header.frame_len() - here;
-    server.remaining_forward = forward;
+    server.cut.remaining = header.frame_len() - here;
+    server.cut.is_forwarded = forward;
     if forward {
         cursor.at += here;
     } else {

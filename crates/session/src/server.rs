@@ -133,14 +133,23 @@ pub struct ServerSession {
     pub epoch: u64,
     /// The newest value of every parameter that it reported.
     reported: Vec<(Box<str>, Box<str>)>,
-    /// Bytes of the current reply that are still to come: a message larger than the read buffer streams through.
-    pub(crate) remaining: usize,
-    /// Whether those bytes go to the client.
-    pub(crate) remaining_forward: bool,
+    /// The reply of which a part has come.
+    pub(crate) cut: CutReply,
     /// Whether the server is reading COPY data.
     pub(crate) copy_in: bool,
     /// How many ReadyForQuery are to come is not known exactly.
     pub(crate) syncs: Syncs,
+}
+
+/// A reply larger than the read buffer, which streams through.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct CutReply {
+    /// Bytes of it that are still to come; 0 between replies.
+    pub(crate) remaining: usize,
+    /// They go to the client.
+    pub(crate) is_forwarded: bool,
+    /// It is the last reply to its request.
+    pub(crate) ends_request: bool,
 }
 
 /// What became of a Sync that stood behind a COPY FROM: a server that reads COPY data ignores it, one that fails before it
@@ -167,8 +176,7 @@ impl ServerSession {
             ledger: Ledger::Clean,
             epoch: 0,
             reported,
-            remaining: 0,
-            remaining_forward: false,
+            cut: CutReply::default(),
             copy_in: false,
             syncs: Syncs::Counted,
         }
@@ -215,13 +223,13 @@ impl ServerSession {
 
     /// Returns whether no reply is cut in two.
     pub fn is_between_messages(&self) -> bool {
-        self.remaining == 0 && !self.copy_in
+        self.cut.remaining == 0 && !self.copy_in
     }
 
     /// Returns whether the client has been given the beginning of a reply whose end has not come: whatever else it is sent
     /// would be taken for the rest.
     pub fn is_reply_cut(&self) -> bool {
-        self.remaining > 0 && self.remaining_forward
+        self.cut.remaining > 0 && self.cut.is_forwarded
     }
 
     /// Returns whether the server is reading COPY data.
