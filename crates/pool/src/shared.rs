@@ -32,7 +32,7 @@ pub struct Settings {
 pub struct Shared<C: Connection> {
     threads: Box<[Thread]>,
     limit: AtomicUsize,
-    queue_limit: usize,
+    queue_limit: AtomicUsize,
     overtaking: Option<usize>,
     /// Milliseconds; 0 for no end.
     lifetime_ms: AtomicU64,
@@ -120,7 +120,7 @@ impl<C: Connection> Shared<C> {
         let shared = Shared {
             threads: (0..settings.threads).map(|_| Thread::default()).collect(),
             limit: AtomicUsize::new(settings.limit),
-            queue_limit: settings.queue_limit,
+            queue_limit: AtomicUsize::new(settings.queue_limit),
             overtaking: settings.overtaking,
             lifetime_ms: AtomicU64::new(0),
             open: AtomicUsize::new(0),
@@ -142,6 +142,11 @@ impl<C: Connection> Shared<C> {
             self.ask_all();
         }
         self.settle();
+    }
+
+    /// Changes how many callers may wait at once. Those who wait already go on waiting.
+    pub fn set_queue_limit(&self, limit: usize) {
+        self.queue_limit.store(limit, Ordering::Relaxed);
     }
 
     /// Changes the age at which a connection is closed instead of being reused.
@@ -275,10 +280,9 @@ impl<C: Connection> Shared<C> {
         slot: Arc<Slot<Grant<C::Transit>>>,
     ) -> Result<u64, CheckoutError> {
         let mut queue = lock(&self.queue);
-        if queue.len() >= self.queue_limit {
-            return Err(CheckoutError::QueueFull {
-                limit: self.queue_limit,
-            });
+        let queue_limit = self.queue_limit.load(Ordering::Relaxed);
+        if queue.len() >= queue_limit {
+            return Err(CheckoutError::QueueFull { limit: queue_limit });
         }
         let ticket = queue.join(thread, now, slot);
         self.waiting.store(queue.len(), Ordering::SeqCst);

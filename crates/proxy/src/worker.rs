@@ -199,6 +199,7 @@ impl Worker {
                     .set_limit(usize::try_from(size).unwrap_or(usize::MAX));
             }
             pool.shared().set_lifetime(config.server.server_lifetime);
+            pool.shared().set_queue_limit(config.server.max_queue);
         }
     }
 
