@@ -339,7 +339,13 @@ impl Reading<'_, '_, '_> {
             return self.name(i, token);
         }
         match token.text {
-            b"insert" | b"update" | b"delete" | b"merge" => self.dml(i),
+            b"insert" | b"update" | b"delete" | b"merge" => {
+                self.dml(i);
+                // The verb is not the table that follows it, though it is no reserved word.
+                if self.table_expected && !self.t.punct(i + 1, "(") {
+                    return;
+                }
+            }
             b"into" => self.into(i),
             b"for" => self.lock(i),
             b"from" => self.from(i),
