@@ -1,8 +1,8 @@
 //! Run-time parameters that a session brought along in its startup packet.
 //!
 //! A shared server connection serves sessions with different parameters. Each connection knows which set it carries;
-//! when a session with another set gets it, the difference is sent in front of the session's first statement, in the
-//! same write.
+//! when a session with another set gets it, the difference is sent first, and the session's statement once that has
+//! succeeded: a statement never runs with another session's settings.
 
 use std::sync::Arc;
 
