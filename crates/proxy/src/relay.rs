@@ -270,13 +270,6 @@ impl Client {
                 cluster.poke();
             }
         }
-        if traces.ddl {
-            self.counted
-                .worker
-                .shared
-                .epoch
-                .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        }
         if held.pin.is_some() || self.identity.pool_mode == PoolMode::Session {
             return;
         }
