@@ -73,6 +73,7 @@ fn weights_users_pool_size_and_max_lag_are_taken_over_without_a_restart() {
     let one = text.replace("[databases.\"*\"]", "[databases.\"*\"]\npool_size = 1");
     let one = format!("[server]\nquery_wait_timeout = \"300ms\"\n{one}");
     reload(&proxy, &one);
+    eventually!(Client::open(proxy.addr(), &login()).is_ok());
     let mut holder = proxy.client();
     value(&mut holder, "BEGIN");
     eventually!({
