@@ -19,21 +19,40 @@ mod tokio_postgres;
 /// A script takes a few seconds; this is for a loaded machine.
 const SCRIPT_DEADLINE: Duration = Duration::from_secs(240);
 
-struct Script {
+/// Installs what the Python scripts import.
+pub(crate) const INSTALL_PYTHON: &str = "python3 -m venv target/drivers/venv && target/drivers/venv/bin/pip install --requirement tests/drivers/requirements.txt";
+
+/// Installs what the Node scripts import.
+pub(crate) const INSTALL_NODE: &str = "mkdir -p target/drivers/node && cp tests/drivers/node/package*.json target/drivers/node/ && npm ci --prefix target/drivers/node (and: apt-get install --yes nodejs npm)";
+
+/// Installs what the Java sources need.
+pub(crate) const INSTALL_JAVA: &str =
+    "apt-get install --yes default-jdk-headless libpostgresql-jdbc-java";
+
+/// A program that prints what it gets, and `done` at its end.
+pub(crate) struct Script {
     /// The driver's name, and the prefix of the script's tables.
-    name: &'static str,
+    pub(crate) name: &'static str,
     /// What must be there, beside the program itself.
-    needs: Vec<PathBuf>,
+    pub(crate) needs: Vec<PathBuf>,
     /// The command that installs the driver.
-    install: &'static str,
-    program: PathBuf,
-    arguments: Vec<PathBuf>,
-    environment: Vec<(&'static str, PathBuf)>,
+    pub(crate) install: &'static str,
+    pub(crate) program: PathBuf,
+    pub(crate) arguments: Vec<PathBuf>,
+    pub(crate) environment: Vec<(&'static str, PathBuf)>,
 }
 
 impl Script {
     /// Runs the script on a direct connection and through the proxy, and compares the transcripts.
     fn check(&self) {
+        let direct = self.run(&direct_url());
+        let proxy = Proxy::start_ready(&config(cluster()));
+        let proxied = self.run(&proxy.url());
+        compare(self.name, &direct, &proxied);
+    }
+
+    /// Runs the script on a connection URL and returns its transcript.
+    pub(crate) fn run(&self, url: &str) -> Vec<String> {
         for path in &self.needs {
             assert!(
                 path.exists(),
@@ -42,13 +61,6 @@ impl Script {
                 self.install
             );
         }
-        let direct = self.run(&direct_url());
-        let proxy = Proxy::start_ready(&config(cluster()));
-        let proxied = self.run(&proxy.url());
-        compare(self.name, &direct, &proxied);
-    }
-
-    fn run(&self, url: &str) -> Vec<String> {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (stdout, stderr) = (folder.path().join("stdout"), folder.path().join("stderr"));
         let mut child = Command::new(&self.program)
@@ -97,7 +109,7 @@ fn direct_url() -> String {
 }
 
 /// Asserts that two transcripts are equal; shows the first few differences, each after the line before it.
-fn compare(name: &str, direct: &[String], proxied: &[String]) {
+pub(crate) fn compare(name: &str, direct: &[String], proxied: &[String]) {
     const SHOWN: usize = 10;
     let mut differences = Vec::new();
     for index in 0..direct.len().max(proxied.len()) {
@@ -128,10 +140,18 @@ fn scripts() -> PathBuf {
 }
 
 /// Returns a path in the folder where the drivers are installed.
-fn installed(path: &str) -> PathBuf {
+pub(crate) fn installed(path: &str) -> PathBuf {
     std::env::var_os("PGWEIR_DRIVERS")
         .map_or_else(|| root().join("target/drivers"), PathBuf::from)
         .join(path)
+}
+
+/// Returns the driver's jar, Debian's unless `PGJDBC_JAR` names another.
+pub(crate) fn pgjdbc() -> PathBuf {
+    std::env::var_os("PGJDBC_JAR").map_or_else(
+        || PathBuf::from("/usr/share/java/postgresql.jar"),
+        PathBuf::from,
+    )
 }
 
 fn python(name: &'static str, script: &str) -> Script {
@@ -139,7 +159,7 @@ fn python(name: &'static str, script: &str) -> Script {
     Script {
         name,
         needs: vec![program.clone()],
-        install: "python3 -m venv target/drivers/venv && target/drivers/venv/bin/pip install --requirement tests/drivers/requirements.txt",
+        install: INSTALL_PYTHON,
         program,
         arguments: vec![scripts().join(script)],
         environment: Vec::new(),
@@ -180,7 +200,7 @@ fn node_postgres_gets_the_same_answers() {
     Script {
         name: "node",
         needs: vec![modules.join("pg"), modules.join("pg-copy-streams")],
-        install: "mkdir -p target/drivers/node && cp tests/drivers/node/package*.json target/drivers/node/ && npm ci --prefix target/drivers/node (and: apt-get install --yes nodejs npm)",
+        install: INSTALL_NODE,
         program: "node".into(),
         arguments: vec![scripts().join("node/script.js")],
         environment: vec![("NODE_PATH", modules)],
@@ -190,14 +210,11 @@ fn node_postgres_gets_the_same_answers() {
 
 #[test]
 fn pgjdbc_gets_the_same_answers() {
-    let jar = std::env::var_os("PGJDBC_JAR").map_or_else(
-        || PathBuf::from("/usr/share/java/postgresql.jar"),
-        PathBuf::from,
-    );
+    let jar = pgjdbc();
     Script {
         name: "jdbc",
         needs: vec![jar.clone()],
-        install: "apt-get install --yes default-jdk-headless libpostgresql-jdbc-java",
+        install: INSTALL_JAVA,
         program: "java".into(),
         arguments: vec!["-cp".into(), jar, scripts().join("jdbc/Script.java")],
         environment: Vec::new(),

@@ -184,7 +184,9 @@ fn a_full_pool_lets_wait_so_many_and_so_long() {
     let text = format!("[server]\nquery_wait_timeout = \"2s\"\nmax_queue = 1\n{text}");
     let proxy = Proxy::start_ready(&text);
     let [mut holder, mut waiter, mut third] = [proxy.client(), proxy.client(), proxy.client()];
-    holder.query("BEGIN").expect("an answer");
+    holder
+        .query("BEGIN; SELECT pg_backend_pid()")
+        .expect("an answer");
     const WRITE: &str = "SELECT pg_backend_pid()";
     waiter.send_query(WRITE).expect("sent");
     third.send_query(WRITE).expect("sent");

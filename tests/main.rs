@@ -1,5 +1,11 @@
 //! Integration tests: real PostgreSQL clusters, real drivers, the built `pgweir` binary. One test binary.
 
+#[cfg(test)]
+mod cases;
+#[cfg(test)]
+mod catalog;
+#[cfg(test)]
+mod differential;
 mod drivers;
 #[cfg(test)]
 mod errors;
@@ -7,6 +13,8 @@ mod errors;
 mod hostile;
 #[cfg(test)]
 mod large;
+#[cfg(test)]
+mod orm;
 #[cfg(test)]
 mod pgbench;
 #[cfg(test)]
@@ -17,6 +25,10 @@ mod reload;
 mod replication;
 #[cfg(test)]
 mod routing;
+#[cfg(test)]
+mod scripts;
+#[cfg(test)]
+mod session_state;
 mod support;
 mod torture;
 mod transcripts;

@@ -210,11 +210,11 @@ fn what_a_session_leaves_behind_is_gone_before_the_next_one_comes() {
         let mut visitor = proxy.client();
         assert_eq!(visitor.query(leave).expect(leave).error(), None, "{leave}");
         visitor.terminate().expect("a goodbye");
-        // In a transaction, so that all of it is on the primary, where the visitor was.
+        // On the primary, where the visitor was.
         let mut next = proxy.client();
-        next.query("BEGIN").expect("an answer");
+        next.query("SET pgweir.route = 'primary'")
+            .expect("an answer");
         assert_eq!(value(&mut next, look), *expected, "after {leave}");
-        next.query("COMMIT").expect("an answer");
     }
 }
 
@@ -223,7 +223,7 @@ fn what_a_session_has_set_stays_its_own_while_others_come_and_go() {
     let proxy = Proxy::start_ready(&with_database("pool_size = 2"));
     let [mut one, mut other] = [proxy.client(), proxy.client()];
     one.query("SET work_mem = '123kB'").expect("an answer");
-    assert_ne!(value(&mut one, "SHOW pgweir.pinned"), "");
+    assert_eq!(value(&mut one, "SHOW pgweir.pinned"), "");
     assert_eq!(value(&mut other, "SHOW pgweir.pinned"), "");
     for _ in 0..10 {
         assert_eq!(value(&mut one, "SHOW work_mem"), "123kB");
@@ -606,13 +606,16 @@ fn a_notification_reaches_a_listener_that_is_idle_and_nobody_else() {
     assert_eq!(value(&mut listener, "SELECT 'still mine'"), "still mine");
 }
 
+/// Opens a transaction and takes a server connection of the primary for it, which a BEGIN alone does not.
+const HOLD: &str = "BEGIN; SELECT pg_backend_pid()";
+
 #[test]
 fn a_client_that_waits_in_line_can_cancel_or_leave() {
     let proxy = narrow();
     let [mut holder, mut waiter, leaver] = [proxy.client(), proxy.client(), proxy.client()];
     let sql = "SELECT pg_backend_pid() /* in line */";
     for round in 0..3 {
-        value(&mut holder, "BEGIN");
+        holder.query(HOLD).expect("an answer");
         waiter.send_query(sql).expect("sent");
         waiter.cancel().expect("a cancel");
         let answer = waiter.until_ready().expect("an answer");
@@ -626,7 +629,7 @@ fn a_client_that_waits_in_line_can_cancel_or_leave() {
         let answer = waiter.until_ready().expect("an answer");
         assert_eq!(answer.error(), None, "{round}: {answer:?}");
     }
-    value(&mut holder, "BEGIN");
+    holder.query(HOLD).expect("an answer");
     let mut leaver = leaver;
     leaver.send_query(sql).expect("sent");
     leaver.reset();

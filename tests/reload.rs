@@ -75,7 +75,9 @@ fn weights_users_pool_size_and_max_lag_are_taken_over_without_a_restart() {
     reload(&proxy, &one);
     eventually!(Client::open(proxy.addr(), &login()).is_ok());
     let mut holder = proxy.client();
-    value(&mut holder, "BEGIN");
+    holder
+        .query("BEGIN; SELECT pg_backend_pid()")
+        .expect("an answer");
     eventually!({
         let answer = client.query("SELECT pg_backend_pid()").expect("an answer");
         answer.sqlstate().as_deref() == Some("57014")

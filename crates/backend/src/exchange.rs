@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
-use pgweir_wire::backend::{ErrorResponse, ParameterStatus, ReadyForQuery, tag};
+use pgweir_wire::backend::{DataRow, ErrorResponse, ParameterStatus, ReadyForQuery, tag};
 use pgweir_wire::frontend::Query;
 use pgweir_wire::{Frames, HEADER_LEN, Header};
 
 use crate::error::ConnectError;
 use crate::server_connection::ServerConnection;
 
-/// Runs SQL that returns nothing of interest and waits for ReadyForQuery.
+/// The columns of a row, as text.
+pub type Row = Vec<Option<Box<str>>>;
+
+/// Runs SQL and waits for ReadyForQuery. Returns the last row of its results; empty if there was none.
 ///
 /// # Errors
 /// [`ConnectError`]: the SQL failed, or the connection did. Close it.
@@ -18,22 +21,20 @@ use crate::server_connection::ServerConnection;
 /// Not cancel safe: close the connection when the call was dropped.
 pub async fn run_simple(
     connection: &mut ServerConnection,
-    sql: &str,
+    sql: &[u8],
     limit: Duration,
-) -> Result<(), ConnectError> {
+) -> Result<Row, ConnectError> {
     let mut request = Vec::with_capacity(sql.len() + HEADER_LEN + 1);
-    Query {
-        sql: sql.as_bytes(),
-    }
-    .encode(&mut request);
+    Query { sql }.encode(&mut request);
     let work = async {
         // Whatever comes of it: a simple query drops the unnamed statement.
         connection.state.session.unnamed = None;
         connection.stream.write_all(&request).await?;
         let mut buffer = Vec::new();
+        let mut row = Row::new();
         loop {
-            if read_replies(connection, &mut buffer)? {
-                return Ok(());
+            if read_replies(connection, &mut buffer, &mut row)? {
+                return Ok(row);
             }
             if connection.stream.read_some(&mut buffer).await? == 0 {
                 return Err(ConnectError::Unexpected { tag: 0 });
@@ -49,6 +50,7 @@ pub async fn run_simple(
 fn read_replies(
     connection: &mut ServerConnection,
     buffer: &mut Vec<u8>,
+    row: &mut Row,
 ) -> Result<bool, ConnectError> {
     let mut frames = Frames::new(buffer);
     let mut ready = false;
@@ -67,9 +69,13 @@ fn read_replies(
                 connection.state.session.status = ReadyForQuery::decode(frame.body())?.status;
                 ready = true;
             }
+            tag::DATA_ROW => {
+                let text = |value: &[u8]| String::from_utf8_lossy(value).into();
+                let columns = DataRow::decode(frame.body())?.columns;
+                *row = columns.iter().map(|value| value.map(text)).collect();
+            }
             tag::COMMAND_COMPLETE
             | tag::ROW_DESCRIPTION
-            | tag::DATA_ROW
             | tag::EMPTY_QUERY_RESPONSE
             | tag::NOTICE_RESPONSE
             | tag::NOTIFICATION_RESPONSE => {}

@@ -25,13 +25,13 @@ pub async fn reset(
         return Ok(false);
     }
     if connection.state.session.status != TransactionStatus::Idle {
-        run_simple(connection, "ROLLBACK", limit).await?;
+        run_simple(connection, b"ROLLBACK", limit).await?;
     }
     let Some(sql) = connection.state.session.reset_sql() else {
         return Ok(false);
     };
     if !sql.is_empty() {
-        run_simple(connection, sql, limit).await?;
+        run_simple(connection, sql.as_bytes(), limit).await?;
         connection.state.session.reset_done();
     }
     Ok(connection.is_reusable())

@@ -18,24 +18,30 @@ const POOL_SIZE: usize = 2;
 
 /// Returns the pool of a node; it connects when it is first used.
 pub(crate) fn pool(settings: &Settings, node: &NodeSettings) -> Result<Pool, StartError> {
+    let config = config(settings, node, "pgweir monitor");
+    let recycling = ManagerConfig {
+        recycling_method: RecyclingMethod::Fast,
+    };
+    let manager = Manager::from_connect(config, Quietly, recycling);
+    Ok(Pool::builder(manager).max_size(POOL_SIZE).build()?)
+}
+
+/// Returns how to log in on a node.
+pub(crate) fn config(settings: &Settings, node: &NodeSettings, application_name: &str) -> Config {
     let mut config = Config::new();
     config
         .host(&*node.host)
         .port(node.port)
         .user(&*settings.user)
         .dbname(&*settings.database)
-        .application_name("pgweir monitor")
+        .application_name(application_name)
         .connect_timeout(settings.connect_timeout)
         .tcp_user_timeout(settings.query_timeout())
         .keepalives_idle(Duration::from_secs(10));
     if let Some(password) = &settings.password {
         config.password(password.as_bytes());
     }
-    let recycling = ManagerConfig {
-        recycling_method: RecyclingMethod::Fast,
-    };
-    let manager = Manager::from_connect(config, Quietly, recycling);
-    Ok(Pool::builder(manager).max_size(POOL_SIZE).build()?)
+    config
 }
 
 /// Connects without TLS; what a connection ends with is told by the question that it fails.

@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use arc_swap::{ArcSwap, Cache};
+use pgweir_model::catalog::Policy;
 use pgweir_model::{NodeId, Topology};
 use tokio::sync::{Notify, watch};
 
+use crate::catalog::{CatalogReader, Catalogs};
 use crate::settings::Settings;
 
 /// No server takes writes before the deadline.
@@ -27,6 +29,7 @@ pub(crate) struct Shared {
     /// One per node: look at it now.
     pub(crate) check: Vec<Notify>,
     pub(crate) settings: watch::Sender<Arc<Settings>>,
+    pub(crate) catalogs: Catalogs,
     /// Turns true when the last handle goes, or at [`Handle::stop`].
     pub(crate) stop: watch::Sender<bool>,
 }
@@ -68,6 +71,18 @@ impl Handle {
             _keep: self.clone(),
             cache: Cache::new(Arc::clone(&self.shared().topology)),
         }
+    }
+
+    /// Returns a reader of the snapshots of a database's catalog, which is read from now on. `database` is its name on the
+    /// servers. It takes a lock: a session asks once.
+    pub fn catalog(&self, database: &str, policy: &Arc<Policy>) -> CatalogReader {
+        self.shared().catalogs.reader(database, policy)
+    }
+
+    /// Says that the schema of a database has changed: when this returns, the snapshot is stale for every reader, and a new
+    /// one will be read.
+    pub fn refresh_catalog(&self, database: &str) {
+        self.shared().catalogs.refresh(database);
     }
 
     /// Says that a transaction that wrote has ended: the primary is sampled now rather than at the next tick.

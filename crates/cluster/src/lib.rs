@@ -8,6 +8,7 @@
 //! it is taken from the last checkpoint, and a replica takes no reads between a promotion and its next restartpoint.
 #![forbid(unsafe_code)]
 
+pub mod catalog;
 pub mod error;
 pub mod handle;
 pub mod monitor;
@@ -17,6 +18,7 @@ mod connection;
 mod judge;
 mod probe;
 
+pub use catalog::CatalogReader;
 pub use error::{ProbeError, StartError};
 pub use handle::{Handle, NoPrimary, TopologyReader};
 pub use monitor::Monitor;

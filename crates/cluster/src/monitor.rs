@@ -22,6 +22,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
+use crate::catalog::{self, Catalogs};
 use crate::connection::pool;
 use crate::error::{ProbeError, StartError};
 use crate::handle::{Handle, Shared};
@@ -80,8 +81,10 @@ impl Monitor {
             poke: Notify::new(),
             check: settings.nodes.iter().map(|_| Notify::new()).collect(),
             settings: watch::Sender::new(settings),
+            catalogs: Catalogs::default(),
             stop: watch::Sender::new(false),
         });
+        catalog::start(&shared)?;
         let mut stop = shared.stop.subscribe();
         let work = run(Arc::clone(&shared), judge, pools);
         let thread = std::thread::Builder::new().name("pgweir-control".to_owned());
@@ -95,7 +98,10 @@ impl Monitor {
             // A name lookup may hang; nobody waits for it any more.
             runtime.shutdown_background();
         });
-        started.map_err(StartError::Thread)?;
+        if let Err(error) = started {
+            shared.stop.send_replace(true);
+            return Err(StartError::Thread(error));
+        }
         Ok(Handle::new(shared))
     }
 }

@@ -31,6 +31,8 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// How long a replica that recovered from a failure takes to come to its full weight; zero is at once.
     pub slow_start: Duration,
+    /// Time between two looks at the catalog of a database that is in use.
+    pub catalog_refresh: Duration,
 }
 
 /// One server.
@@ -90,6 +92,7 @@ impl Settings {
             },
             connect_timeout: Settings::CONNECT_TIMEOUT,
             slow_start: Settings::SLOW_START,
+            catalog_refresh: cluster.catalog_refresh,
         }
     }
 

@@ -7,9 +7,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use pgweir_model::catalog::FunctionName;
+
 use crate::Secret;
 use crate::reference::{self, Table};
-use crate::settings::{Auth, Backend, Cluster, Config, Database, MaxLag, Server, User};
+use crate::settings::{
+    Auth, Backend, Cluster, Config, Database, ForeignTables, MaxLag, Server, User,
+};
 use crate::units::{format_duration, format_size};
 
 /// One setting that differs between two configurations.
@@ -165,6 +169,7 @@ pub fn take_over(old: &Config, new: &Config) -> Config {
             consistency: wanted.consistency,
             transaction_reads: wanted.transaction_reads,
             splitting: wanted.splitting,
+            policy: Arc::clone(&wanted.policy),
         })
     });
     let clusters = old.clusters.iter().map(|running| {
@@ -196,6 +201,7 @@ fn take_over_cluster(running: &Cluster, wanted: &Cluster) -> Cluster {
     cluster.password.clone_from(&wanted.password);
     cluster.lag_poll = wanted.lag_poll;
     cluster.max_lag = wanted.max_lag;
+    cluster.catalog_refresh = wanted.catalog_refresh;
     for backend in &mut cluster.backends {
         if let Some(other) = wanted
             .backends
@@ -328,6 +334,7 @@ fn cluster_entity(cluster: &Cluster) -> Entity {
         database,
         lag_poll,
         max_lag,
+        catalog_refresh,
     } = cluster;
     let max_lag = match max_lag {
         MaxLag::Time(duration) => Value::from(*duration),
@@ -344,6 +351,7 @@ fn cluster_entity(cluster: &Cluster) -> Entity {
         ("database", shown(database)),
         ("lag_poll", Value::from(*lag_poll)),
         ("max_lag", max_lag),
+        ("catalog_refresh", Value::from(*catalog_refresh)),
     ];
     Entity {
         path: format!("clusters.{name}"),
@@ -377,6 +385,14 @@ fn backend_entity(cluster: &Cluster, backend: &Backend) -> Entity {
     }
 }
 
+fn functions(list: &[FunctionName]) -> Value {
+    let full = |function: &FunctionName| match &function.schema {
+        Some(schema) => format!("{schema}.{}", function.name),
+        None => function.name.to_string(),
+    };
+    joined(list.iter().map(full))
+}
+
 fn database_entity(database: &Database) -> Entity {
     let Database {
         name: _, // the path
@@ -389,7 +405,13 @@ fn database_entity(database: &Database) -> Entity {
         consistency,
         transaction_reads,
         splitting,
+        policy,
     } = database;
+    let foreign_tables = if policy.foreign_on_replica {
+        ForeignTables::Replica
+    } else {
+        ForeignTables::Primary
+    };
     let settings = vec![
         ("cluster", shown(cluster)),
         ("dbname", Value::from(dbname)),
@@ -399,6 +421,9 @@ fn database_entity(database: &Database) -> Entity {
         ("consistency", shown(consistency)),
         ("transaction_reads", shown(transaction_reads)),
         ("splitting", shown(splitting)),
+        ("replica_safe_functions", functions(&policy.replica_safe)),
+        ("primary_only_functions", functions(&policy.primary_only)),
+        ("foreign_tables", shown(foreign_tables)),
     ];
     Entity {
         path: database_path(database),

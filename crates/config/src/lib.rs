@@ -20,7 +20,7 @@ pub use error::{ConfigError, ConfigErrors};
 pub use read::{load, parse};
 pub use secret::Secret;
 pub use settings::{
-    Auth, AuthMethod, Backend, BackendRole, Cluster, Config, Consistency, Database, ListenAddress,
-    MaxLag, PoolMode, Server, Splitting, TransactionReads, User,
+    Auth, AuthMethod, Backend, BackendRole, Cluster, Config, Consistency, Database, ForeignTables,
+    ListenAddress, MaxLag, PoolMode, Server, Splitting, TransactionReads, User,
 };
 pub use upstream::from_upstreams;

@@ -13,13 +13,16 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use pgweir_model::catalog::Policy;
 use toml::de::DeTable;
 
 use self::section::{Reader, Section};
 pub(crate) use self::value::{Wrong, checked_host, checked_password, listen_address, split_port};
 use self::value::{host, kind_of};
 use crate::reference::{self, Table};
-use crate::settings::{Auth, AuthMethod, Backend, Cluster, Config, Database, Server, User};
+use crate::settings::{
+    Auth, AuthMethod, Backend, Cluster, Config, Database, ForeignTables, Server, User,
+};
 use crate::{ConfigError, ConfigErrors};
 
 /// Reads and validates a file.
@@ -240,6 +243,7 @@ fn cluster(section: &mut Section<'_, '_>, name: &str) -> Cluster {
         database: section.name("database").unwrap_or_default(),
         lag_poll: section.duration("lag_poll"),
         max_lag: section.max_lag("max_lag"),
+        catalog_refresh: section.duration("catalog_refresh"),
     }
 }
 
@@ -362,6 +366,12 @@ fn database(section: &mut Section<'_, '_>, name: &str, clusters: &[Cluster]) -> 
         consistency: section.word("consistency"),
         transaction_reads: section.word("transaction_reads"),
         splitting: section.word("splitting"),
+        policy: Arc::new(Policy {
+            replica_safe: section.functions("replica_safe_functions"),
+            primary_only: section.functions("primary_only_functions"),
+            foreign_on_replica: section.word::<ForeignTables>("foreign_tables")
+                == ForeignTables::Replica,
+        }),
     };
     if database.pool_min > database.pool_size {
         let message = format!(

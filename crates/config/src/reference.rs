@@ -106,6 +106,8 @@ pub enum Kind {
     Path,
     /// The list of servers.
     Backends,
+    /// A list of functions.
+    Functions,
 }
 
 /// What a duration of `"0"` means.
@@ -227,6 +229,7 @@ pub const SETTINGS: &[Setting] = &[
     given(Table::Cluster, "database", Kind::Name, No, "The database that the control plane connects to.").or(r#""postgres""#),
     given(Table::Cluster, "lag_poll", duration(Zero::Refused), Yes, "Time between two looks at every server.").or(r#""100ms""#),
     given(Table::Cluster, "max_lag", Kind::Lag, Yes, "The replay lag above which a replica takes no reads, in time or in bytes of WAL.").or(r#""5s""#),
+    given(Table::Cluster, "catalog_refresh", duration(Zero::Refused), Yes, "Time between two looks at the catalog of a database that is in use; DDL through the proxy brings the next one forward.").or(r#""60s""#),
 
     given(Table::Backend, "name", Kind::Name, No, "Its name in the console and the logs. By default `host:port`."),
     given(Table::Backend, "host", Kind::Host, No, "Host name, IP address, or `unix:/folder` of a socket. Required."),
@@ -240,8 +243,11 @@ pub const SETTINGS: &[Setting] = &[
     given(Table::Database, "pool_size", integer(1, 100_000), Yes, "Server connections per user and backend, at most.").or("20"),
     given(Table::Database, "pool_min", integer(0, 100_000), Yes, "Server connections per user and backend that are kept open.").or("0"),
     given(Table::Database, "consistency", words(&["session", "eventual"], &["strong"]), Yes, "What a read may see: this session's writes, or any state within `max_lag`.").or(r#""session""#),
-    given(Table::Database, "transaction_reads", words(&["primary"], &["until_write"]), Yes, "Where the reads of a transaction run that was not opened READ ONLY.").or(r#""primary""#),
+    given(Table::Database, "transaction_reads", words(&["primary", "until_write"], &[]), Yes, "Where the reads of a transaction run that was not opened READ ONLY: on the primary, or on a replica until its first write.").or(r#""until_write""#),
     given(Table::Database, "splitting", words(&["off", "on"], &["observe"]), Yes, "Whether reads leave the primary.").or(r#""on""#),
+    given(Table::Database, "replica_safe_functions", Kind::Functions, Yes, "Functions that a replica may run although they are volatile; a name without a schema means every schema.").or("[]"),
+    given(Table::Database, "primary_only_functions", Kind::Functions, Yes, "Functions that only the primary may run, whatever they are declared as.").or("[]"),
+    given(Table::Database, "foreign_tables", words(&["primary", "replica"], &[]), Yes, "Where foreign tables are read.").or(r#""primary""#),
 
     given(Table::User, "name", Kind::Name, Yes, "Role name. Required."),
     given(Table::User, "password", Kind::Password, Yes, "Clear text, a SCRAM-SHA-256 verifier, or `md5` and 32 digits. Required unless the method is trust."),
@@ -357,6 +363,7 @@ impl Kind {
             Kind::Password => "text, or `{ env = \"NAME\" }`".to_owned(),
             Kind::Path => "file name".to_owned(),
             Kind::Backends => "list of tables".to_owned(),
+            Kind::Functions => "list of `name` or `schema.name`".to_owned(),
         }
     }
 }
@@ -437,7 +444,7 @@ fn example(setting: &Setting) -> Option<&'static str> {
 mod tests {
     use super::*;
     use crate::settings::{
-        AuthMethod, BackendRole, Consistency, PoolMode, Splitting, TransactionReads,
+        AuthMethod, BackendRole, Consistency, ForeignTables, PoolMode, Splitting, TransactionReads,
     };
 
     #[test]
@@ -484,6 +491,10 @@ mod tests {
         assert_eq!(
             words(Table::Database, "splitting"),
             names(Splitting::ALL, Splitting::name)
+        );
+        assert_eq!(
+            words(Table::Database, "foreign_tables"),
+            names(ForeignTables::ALL, ForeignTables::name)
         );
         assert_eq!(
             words(Table::Auth, "method"),

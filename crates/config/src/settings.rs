@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgweir_model::NodeId;
+use pgweir_model::catalog::Policy;
 
 use crate::Secret;
 
@@ -116,6 +117,8 @@ pub struct Cluster {
     pub lag_poll: Duration,
     /// The lag above which a replica takes no reads.
     pub max_lag: MaxLag,
+    /// Time between two looks at the catalog of a database that is in use.
+    pub catalog_refresh: Duration,
 }
 
 /// The lag above which a replica takes no reads.
@@ -165,6 +168,8 @@ pub struct Database {
     pub transaction_reads: TransactionReads,
     /// Whether reads leave the primary.
     pub splitting: Splitting,
+    /// What stands above the catalog: `replica_safe_functions`, `primary_only_functions` and `foreign_tables`.
+    pub policy: Arc<Policy>,
 }
 
 impl Database {
@@ -258,6 +263,18 @@ words! {
     TransactionReads {
         /// On the primary.
         Primary = "primary",
+        /// On a replica until the transaction's first write.
+        UntilWrite = "until_write",
+    }
+}
+
+words! {
+    /// Where foreign tables are read.
+    ForeignTables {
+        /// On the primary.
+        Primary = "primary",
+        /// On a replica, as other tables.
+        Replica = "replica",
     }
 }
 

@@ -3,6 +3,7 @@
 //! Every other crate may use this one; it uses none. It does no I/O, reads no clock and draws no randomness.
 #![forbid(unsafe_code)]
 
+pub mod catalog;
 pub mod ids;
 pub mod lsn;
 pub mod reason;
@@ -10,6 +11,7 @@ pub mod role;
 pub mod sqlstate;
 pub mod topology;
 
+pub use catalog::{Catalog, Verdict};
 pub use ids::{NodeId, PoolKey};
 pub use lsn::Lsn;
 pub use reason::{PinReason, Reason};

@@ -13,9 +13,10 @@ use pgweir_model::{Health, NodeId, Reason, Role};
 use pgweir_pool::{Checkout, CheckoutError, Granted, Lease, Permit};
 use pgweir_session::SharedParameters;
 
+use crate::block::Defaults;
 use crate::client_task::{Client, Identity, Input, Place};
 use crate::fault::Fault;
-use crate::tables::{LoginKey, Reported};
+use crate::tables::{LoginFacts, LoginKey, Reported};
 use crate::worker::Worker;
 
 /// How long a batch waits for a primary to be found. Chosen: longer than a monitor needs to see the cluster after the
@@ -24,6 +25,11 @@ const PRIMARY_WAIT: Duration = Duration::from_secs(5);
 
 /// How much a client may send while it waits.
 const WAITING_INPUT_LIMIT: usize = 1024 * 1024;
+
+/// Asks for the parameters that a login wants to know and the server does not report, in the order of [`Defaults`].
+const ASK_DEFAULTS: &str = "SELECT pg_catalog.current_setting('default_transaction_isolation'),\
+    pg_catalog.current_setting('default_transaction_read_only'),\
+    pg_catalog.current_setting('search_path')";
 
 /// Why a session ends instead of getting its connection: `None` when the client left.
 type End = Option<Box<Fault>>;
@@ -259,15 +265,23 @@ impl Identity {
         let node = self.some_node(worker).await?;
         let mut lease = self.lease_for_login(worker, node).await?;
         let session = &lease.state.session;
-        let sql = parameters.switch_sql(&session.parameters);
+        let mut sql = parameters.switch_sql(&session.parameters);
         let limit = worker.shared.config.load().server.connect_timeout;
-        if !sql.is_empty() {
-            pgweir_backend::run_simple(&mut lease, &sql, limit)
-                .await
-                .map_err(|error| Fault::from_parameters(&error))?;
-            lease.state.session.parameters = Arc::clone(parameters);
-        }
-        let reported: Reported = lease.state.session.reported().into();
+        sql.extend_from_slice(ASK_DEFAULTS.as_bytes());
+        let row = pgweir_backend::run_simple(&mut lease, &sql, limit)
+            .await
+            .map_err(|error| Fault::from_parameters(&error))?;
+        lease.state.session.parameters = Arc::clone(parameters);
+        let mut values = row.into_iter().map(Option::unwrap_or_default);
+        let mut next = || values.next().unwrap_or_default();
+        let reported: Reported = Arc::new(LoginFacts {
+            parameters: lease.state.session.reported().to_vec(),
+            defaults: Defaults {
+                isolation: next(),
+                read_only: next(),
+                search_path: next(),
+            },
+        });
         worker
             .shared
             .tables

@@ -10,24 +10,27 @@
 //!   relay ── the client is gone, or a fault that is fatal ──► end
 //! ```
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgweir_backend::ServerConnection;
-use pgweir_config::{Config, Database, PoolMode};
-use pgweir_model::{NodeId, PinReason, PoolKey, Reason, Role, Topology};
+use pgweir_config::{Config, Database, PoolMode, TransactionReads};
+use pgweir_model::{NodeId, PoolKey, Reason, Role, Topology};
 use pgweir_net::{Outgoing, Stream};
 use pgweir_pool::{Lease, LocalPool};
 use pgweir_route::{Consistency, RouteSetting};
 use pgweir_session::ClientSession;
 use pgweir_session::client::{Facts, Portion};
+use pgweir_sql::PinSet;
 use pgweir_sql::plan::Plan;
 use pgweir_wire::TransactionStatus;
 
 use tokio::sync::oneshot;
 
+use crate::block::{Block, Defaults, Meaning};
 use crate::cancel::{Gate, Slot};
 use crate::fault::Fault;
 use crate::worker::{Counted, Worker};
@@ -57,6 +60,8 @@ pub(crate) struct Identity {
     /// Our lexer reads texts as the server does: `standard_conforming_strings` is on, and no byte of a character looks like
     /// ASCII. Otherwise nothing is vouched for.
     pub(crate) reads_text: bool,
+    pub(crate) transaction_reads: TransactionReads,
+    pub(crate) defaults: Defaults,
 }
 
 impl Identity {
@@ -73,6 +78,8 @@ impl Identity {
             pool_size: usize::try_from(database.pool_size).unwrap_or(usize::MAX),
             splitting: database.splitting == pgweir_config::Splitting::On,
             reads_text: true,
+            transaction_reads: database.transaction_reads,
+            defaults: Defaults::default(),
             consistency: match database.consistency {
                 pgweir_config::Consistency::Session => Consistency::Session,
                 pgweir_config::Consistency::Eventual => Consistency::Eventual,
@@ -97,7 +104,7 @@ pub(crate) struct Held {
     pub(crate) role: Role,
     pub(crate) traces: Traces,
     /// Why the session stays here beyond the transaction.
-    pub(crate) pin: Option<PinReason>,
+    pub(crate) pins: PinSet,
     /// Why it came here.
     pub(crate) reason: Reason,
     pub(crate) gate: Option<Rc<Gate>>,
@@ -111,6 +118,8 @@ pub(crate) struct Traces {
     pub(crate) wrote: bool,
     /// It changes the schema.
     pub(crate) ddl: bool,
+    /// It may undo what keeps the session here.
+    pub(crate) may_unpin: bool,
 }
 
 /// How far the use of a server connection has come.
@@ -122,6 +131,8 @@ pub(crate) enum Stage {
     Switching,
     /// A batch has been sent.
     Used,
+    /// The transaction is over, and the server has been asked what the session has left there.
+    Asking,
 }
 
 /// What is to be done about the input in `inbuf`.
@@ -176,6 +187,7 @@ impl Replay {
 pub(crate) struct Choices {
     pub(crate) route: RouteSetting,
     pub(crate) consistency: Consistency,
+    pub(crate) transaction_reads: TransactionReads,
 }
 
 /// One client.
@@ -196,9 +208,10 @@ pub(crate) struct Client {
     /// The batch at the front is too large to be read as a whole.
     pub(crate) is_oversize: bool,
     pub(crate) replay: Replay,
-    /// Settings made in a READ ONLY transaction on a replica, as statements: they come along to the primary, where the
-    /// session then stays.
-    pub(crate) carried: Vec<Vec<u8>>,
+    /// What a transaction without modes of its own is, and the settings that this was found for.
+    pub(crate) default_meaning: Cell<Option<(u64, Meaning)>>,
+    /// The transaction block that is no server's alone.
+    pub(crate) block: Option<Block>,
     pub(crate) wrote_at: Option<Instant>,
     pub(crate) choices: Choices,
     pub(crate) last_route: Option<(Role, Reason)>,
@@ -251,6 +264,7 @@ impl Client {
                 Next::End(fault) => break Some(fault),
             }
         };
+        self.await_answer().await;
         let is_reply_cut = self
             .held
             .as_ref()
@@ -284,10 +298,8 @@ impl Client {
         self.input = Input::Pending;
         let mut bytes = Vec::new();
         fault.encode(&mut bytes);
-        pgweir_wire::backend::ReadyForQuery {
-            status: TransactionStatus::Idle,
-        }
-        .encode(&mut bytes);
+        let status = self.fail_block();
+        pgweir_wire::backend::ReadyForQuery { status }.encode(&mut bytes);
         self.out.push(&bytes);
         Ok(())
     }

@@ -13,9 +13,11 @@ use pgweir_route::{
 use pgweir_session::client::{Facts, Marks, Portion, ScanMode};
 use pgweir_session::server::Ledger;
 use pgweir_session::{Scan, Violation};
+use pgweir_sql::PinSet;
 use pgweir_sql::plan::Plan;
 use pgweir_wire::TransactionStatus;
 
+use crate::block::{BlockStage, FirstOfBlock, Taken};
 use crate::client_task::{Client, Held, Input, Next, Place, Stage, Traces, place_for};
 use crate::fault::Fault;
 
@@ -26,7 +28,7 @@ pub(crate) struct Stop {
 }
 
 /// What became of a portion.
-enum Act {
+pub(crate) enum Act {
     /// It has been sent or answered.
     Done,
     /// It waits until the server has answered what it has.
@@ -141,10 +143,12 @@ impl Client {
         };
         let settled_there = self.session.is_in_mid_batch()
             || self.is_oversize
-            || held.pin.is_some()
+            || !held.pins.is_empty()
             || self.identity.pool_mode == PoolMode::Session
             || held.lease.state.session.is_copy_in()
-            || (self.session.is_settled() && held.status() != TransactionStatus::Idle);
+            || (self.session.is_settled()
+                && held.status() != TransactionStatus::Idle
+                && self.block.is_none());
         if settled_there {
             ScanMode::Stream
         } else {
@@ -155,6 +159,9 @@ impl Client {
     /// A batch that is too large to be read as a whole goes to the primary and streams.
     fn on_oversize(&mut self) -> Act {
         self.session.drop_batch();
+        if self.is_movable() && self.session.is_settled() {
+            self.leave_replica();
+        }
         match &self.held {
             Some(held) if held.is_primary() || held.stage == Stage::Fresh => {}
             Some(_) if self.session.is_settled() => return Act::Fail(Fault::mixed_batch()),
@@ -213,9 +220,18 @@ impl Client {
         if self.session.facts().local_statements > 0 {
             return Ok(self.act_locally(cx, rest, portion, len));
         }
+        if portion != Portion::Ignored && self.must_move(portion) {
+            self.leave_replica();
+        }
         if self.held.is_none() {
             if !self.session.facts().marks.has(Marks::NEEDS_SERVER) {
                 return self.answer_locally(cx, rest, len).map(|()| Act::Done);
+            }
+            // A batch that comes to a block by a replay has been through this.
+            if !self.replay.is_due
+                && let Taken::Yes(act) = self.act_on_block(cx, rest, portion, len)
+            {
+                return Ok(act);
             }
             match self.acquire(portion) {
                 Ok(()) => {}
@@ -224,7 +240,7 @@ impl Client {
         } else if portion != Portion::Ignored && !self.may_ride_along() {
             return Ok(Act::Park);
         }
-        if self.strands_state(rest, len) {
+        if self.strands_state() {
             return Ok(Act::Fail(Fault::state_on_replica()));
         }
         self.send(cx, rest, portion, len)
@@ -234,10 +250,14 @@ impl Client {
     /// whatever the answers will be. On a replica it waits: its own failure there could not be repaired any more.
     fn may_ride_along(&self) -> bool {
         let Some(held) = &self.held else { return false };
+        if held.stage == Stage::Asking {
+            // Whether it has the connection for itself is not known yet.
+            return false;
+        }
         self.session.is_settled()
             || self.session.is_in_mid_batch()
             || held.is_primary()
-            || held.pin.is_some()
+            || !held.pins.is_empty()
             || self.identity.pool_mode == PoolMode::Session
     }
 
@@ -267,10 +287,7 @@ impl Client {
             return Act::Fail(Fault::mixed_batch());
         }
         let batch = rest.get(..len).unwrap_or(rest);
-        let status = self
-            .held
-            .as_ref()
-            .map_or(TransactionStatus::Idle, Held::status);
+        let status = self.client_status();
         let mut reply = Vec::new();
         self.answer(batch, status, &mut reply);
         self.session.drop_batch();
@@ -287,10 +304,12 @@ impl Client {
         rest: &[u8],
         len: usize,
     ) -> Result<(), Violation> {
+        let status = self.client_status();
         let worker = Rc::clone(self.worker());
         let mut gather = worker.gather.borrow_mut();
         gather.clear();
-        self.session.answer_locally(rest, len, &mut gather)?;
+        self.session
+            .answer_locally(rest, len, status, &mut gather)?;
         // A client that is gone is noticed at the next read.
         let _gone = self.out.send(&mut self.stream, cx, rest, &gather);
         Ok(())
@@ -305,26 +324,39 @@ impl Client {
             return Err(Act::Fail(Fault::no_transactions()));
         }
         let is_replay = std::mem::take(&mut self.replay.is_due);
-        // The session's settings hold on the primary; an open batch may yet write; and a text that cannot be read may be
-        // anything: whatever the session asks for itself.
-        let forced = match portion {
-            _ if !self.carried.is_empty() => Some(Reason::Pinned),
-            _ if !self.identity.reads_text => Some(Reason::Unparsed),
-            Portion::Flushed => Some(Reason::OpenBatch),
-            _ => None,
-        };
-        let place = match forced {
-            Some(reason) => Place {
-                reason,
-                ..self.decide(&RouteFacts::new(reason), true)?
-            },
-            None => self.decide(&route_facts(facts), is_replay)?,
+        let place = match self.first_of_block(facts, portion) {
+            // A text that cannot be read may be anything, whatever the session asks for itself.
+            _ if !self.identity.reads_text => self.decide_primary(Reason::Unparsed)?,
+            FirstOfBlock::MayRead(facts) => self.decide(&facts, is_replay)?,
+            FirstOfBlock::OnPrimary => {
+                let reason = match route_facts(facts) {
+                    read if read.is_read() => Reason::Transaction,
+                    other => other.reason,
+                };
+                self.decide(&RouteFacts::new(reason), true)
+                    .map(|place| Place { reason, ..place })?
+            }
+            // An open batch may yet write.
+            FirstOfBlock::NoBlock if portion == Portion::Flushed => {
+                self.decide_primary(Reason::OpenBatch)?
+            }
+            // A standby does not have SERIALIZABLE.
+            FirstOfBlock::NoBlock if self.default_meaning().is_serializable() => {
+                self.decide_primary(Reason::Transaction)?
+            }
+            FirstOfBlock::NoBlock => self.decide(&route_facts(facts), is_replay)?,
         };
         match self.try_checkout(place) {
             Ok(true) => Ok(()),
             Ok(false) => Err(Act::Stop(Box::new(Next::Checkout(place)))),
             Err(fault) => Err(Act::Fail(fault)),
         }
+    }
+
+    /// Returns the primary, whatever the session asks for.
+    fn decide_primary(&self, reason: Reason) -> Result<Place, Act> {
+        let place = self.decide(&RouteFacts::new(reason), true)?;
+        Ok(Place { reason, ..place })
     }
 
     /// Decides where a batch goes.
@@ -430,7 +462,7 @@ impl Client {
             node: place.node,
             role: place.role,
             traces: Traces::default(),
-            pin: None,
+            pins: PinSet::default(),
             reason: place.reason,
             gate: None,
             stage: Stage::Fresh,
@@ -451,18 +483,45 @@ impl Client {
             return Ok(Act::Park);
         }
         let is_first = self.is_first_batch();
-        self.note_effects(rest, len);
+        self.note_effects();
+        let opens_block = is_first && self.block.is_some();
+        let is_failed_block = self
+            .block
+            .is_some_and(|block| block.stage == BlockStage::Failed);
+        let is_replica = self.held.as_ref().is_some_and(|held| !held.is_primary());
+        let opening = self.opening(is_replica);
+        if is_first {
+            self.begin_block_there(is_replica);
+        }
+        let is_read_only = self
+            .block
+            .is_some_and(|block| self.meaning(block.modes).is_read_only());
+        let may_run_anew = is_first || self.is_movable();
         let Some(held) = &mut self.held else {
             return Ok(Act::Done);
         };
         held.stage = Stage::Used;
-        let may_replay = is_first
+        let may_replay = may_run_anew
             && portion == Portion::Batch
             && !held.is_primary()
-            && matches!(held.reason, Reason::Read | Reason::ReadByTokens);
+            && held.status() != TransactionStatus::Failed
+            && matches!(
+                held.reason,
+                Reason::Read | Reason::ReadByTokens | Reason::ReadOnlyTransaction
+            );
         let server = &mut *held.lease;
         let mut gather = worker.gather.borrow_mut();
         gather.clear();
+        if opens_block {
+            self.session.open_transaction(
+                opening.as_deref(),
+                &mut server.state.session,
+                &mut gather,
+            );
+            if is_failed_block {
+                self.session.fail_transaction(&mut gather);
+            }
+        }
         if may_replay {
             self.replay
                 .keep(rest.get(..len).unwrap_or(rest), self.session.facts());
@@ -470,7 +529,7 @@ impl Client {
         self.session
             .forward(rest, len, &mut server.state.session, &mut gather)?;
         if may_replay {
-            self.session.arm_replay();
+            self.session.arm_replay(is_read_only);
         }
         // A server that is gone is noticed at the next read, where its last words may stand.
         let _gone = server
@@ -495,16 +554,9 @@ impl Client {
     /// reset what it brought along.
     fn must_prepare(&self) -> bool {
         let Some(held) = &self.held else { return false };
-        let server = &held.lease.state.session;
         match held.stage {
             Stage::Fresh => true,
-            Stage::Switching => false,
-            Stage::Used => {
-                server.parameters.id != self.session.parameters.id
-                    && server.status == TransactionStatus::Idle
-                    && self.session.is_settled()
-                    && !self.session.is_in_mid_batch()
-            }
+            Stage::Switching | Stage::Asking | Stage::Used => false,
         }
     }
 
@@ -519,17 +571,10 @@ impl Client {
         let epoch = worker.shared.epoch.load(Ordering::Relaxed);
         let server = &mut *held.lease;
         let state = &mut server.state.session;
-        let mut must_wait = self.session.begin_lease(state, epoch, &mut gather);
-        for sql in self.carried.drain(..) {
-            self.session.repeat(&sql, state, &mut gather);
-            state.mark_pin(PinReason::Setting);
-            held.pin = Some(PinReason::Setting);
-            must_wait = true;
-        }
+        let must_wait = self.session.begin_lease(state, epoch, &mut gather);
         // What another session drew from a sequence here must not pass for this one's.
         if held.stage == Stage::Fresh && self.session.facts().pin == Some(PinReason::Sequence) {
-            self.session
-                .repeat(b"DISCARD SEQUENCES", state, &mut gather);
+            self.session.ask(b"DISCARD SEQUENCES", state, &mut gather);
         }
         if must_wait {
             held.stage = Stage::Switching;
@@ -543,14 +588,9 @@ impl Client {
     }
 
     /// Remembers what the batch at hand does to the session and its server connection.
-    fn note_effects(&mut self, rest: &[u8], len: usize) {
-        let is_on_replica = self.held.as_ref().is_some_and(|held| !held.is_primary());
-        if is_on_replica && self.session.facts().pin.is_some() {
-            let settings = self.settings_in(rest, len);
-            self.carried.extend(settings);
-        }
-        if is_on_replica && self.session.facts().marks.has(Marks::ROLLS_BACK) {
-            self.carried.clear();
+    fn note_effects(&mut self) {
+        if let Some(block) = &mut self.block {
+            block.is_stuck |= self.session.facts().marks.has(Marks::LEAVES_OPEN);
         }
         let Some(held) = &mut self.held else { return };
         let facts: &Facts = self.session.facts();
@@ -563,32 +603,26 @@ impl Client {
         }
         if let Some(reason) = facts.pin {
             server.mark_pin(reason);
-            // On a replica only the transaction keeps it: what it must keep beyond that is carried to the primary.
+            // On a replica only the transaction keeps it.
             if held.is_primary() {
-                held.pin = held.pin.or(Some(reason));
+                held.pins = held.pins.union(facts.pins);
             }
         }
-        let owns_server = held.pin.is_some() || self.identity.pool_mode == PoolMode::Session;
+        held.traces.may_unpin |= facts.marks.has(Marks::MAY_UNPIN);
+        let owns_server = !held.pins.is_empty() || self.identity.pool_mode == PoolMode::Session;
         if facts.marks.has(Marks::DDL) && facts.pin.is_none() {
             held.traces.ddl = true;
         }
         self.session.set_owns_server(owns_server);
     }
 
-    fn settings_in(&self, rest: &[u8], len: usize) -> Vec<Vec<u8>> {
-        let tables = &mut *self.counted.worker.tables.borrow_mut();
-        self.session.settings_in(rest, len, tables)
-    }
-
     /// Returns whether the batch would leave something in a READ ONLY transaction on a replica that outlives it there and
     /// cannot be brought to the primary.
-    fn strands_state(&self, rest: &[u8], len: usize) -> bool {
+    fn strands_state(&self) -> bool {
         let in_transaction = self.held.as_ref().is_some_and(|held| {
             !held.is_primary() && held.status() == TransactionStatus::InTransaction
         });
-        in_transaction
-            && self.session.facts().pin.is_some()
-            && self.settings_in(rest, len).is_empty()
+        in_transaction && self.session.facts().pin.is_some()
     }
 
     /// Answers a batch with an error; the session goes on behind it.
@@ -601,10 +635,8 @@ impl Client {
         }
         let mut bytes = Vec::new();
         fault.encode(&mut bytes);
-        pgweir_wire::backend::ReadyForQuery {
-            status: TransactionStatus::Idle,
-        }
-        .encode(&mut bytes);
+        let status = self.fail_block();
+        pgweir_wire::backend::ReadyForQuery { status }.encode(&mut bytes);
         self.out.push(&bytes);
         Ok(())
     }

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod accept;
+mod block;
 mod cancel;
 mod checkout;
 mod client_task;
@@ -14,6 +15,7 @@ mod dispatch;
 mod fault;
 mod local;
 mod login;
+mod probe;
 mod proxy;
 mod relay;
 mod replication;

@@ -90,13 +90,13 @@ impl Client {
         }
     }
 
-    fn prepare_local(&mut self, body: &[u8], parse: &Parse<'_>) {
+    pub(crate) fn prepare_local(&mut self, body: &[u8], parse: &Parse<'_>) {
         let worker = Rc::clone(self.worker());
         let tables = &mut *worker.tables.borrow_mut();
         let tail = body.get(parse.name.len() + 1..).unwrap_or_default();
         let statement = tables
             .statements
-            .prepare(tail, parse.sql, &mut tables.plans);
+            .prepare(tail, parse.sql, self.session.reading(), &mut tables.plans);
         self.session.define_statement(parse.name, statement);
     }
 
@@ -179,7 +179,7 @@ impl Client {
             "pgweir.pinned" => self
                 .held
                 .as_ref()
-                .and_then(|held| held.pin)
+                .and_then(|held| held.pins.iter().next())
                 .map_or_else(String::new, |pin: PinReason| pin.to_string()),
             _ => return Err(Fault::unknown_setting(name, KNOWN)),
         })
@@ -233,7 +233,7 @@ impl Client {
         let current = self.current(inner);
         let classified = &current.plan.classified;
         let held = match &self.held {
-            Some(held) => match held.pin {
+            Some(held) => match held.pins.iter().next() {
                 Some(pin) => HeldView::Pinned(pin),
                 None => HeldView::Transaction,
             },

@@ -30,7 +30,6 @@ use crate::client_task::{CANCEL_LIMIT, Choices, Client, Identity, Input, Replay}
 use crate::fault::Fault;
 use crate::proxy::Phase;
 use crate::replication;
-use crate::tables::Reported;
 use crate::worker::{Counted, Mail, Worker};
 
 /// Replies that one client may have waiting: bounds what a pipeline makes us remember, about 64 bytes each.
@@ -426,7 +425,8 @@ async fn begin(
         Ok(reported) => reported,
         Err(fault) => return Err((fault.into(), stream)),
     };
-    identity.reads_text = reads_text(&reported);
+    identity.reads_text = reads_text(&reported.parameters);
+    identity.defaults = reported.defaults.clone();
     let secret_len = if startup.minor >= 2 {
         LONG_SECRET
     } else {
@@ -446,7 +446,7 @@ async fn begin(
         (process_id, slot),
     );
     let mut bytes = Vec::new();
-    welcome(&reported, process_id, &secret, &mut bytes);
+    welcome(&reported.parameters, process_id, &secret, &mut bytes);
     match client.stream.write_all(&bytes).await {
         Ok(()) => Ok(Some(client)),
         Err(_) => Ok(None),
@@ -503,6 +503,7 @@ impl Client {
             choices: Choices {
                 route: RouteSetting::Auto,
                 consistency: identity.consistency,
+                transaction_reads: identity.transaction_reads,
             },
             identity,
             process_id,
@@ -512,7 +513,8 @@ impl Client {
             input: Input::Open,
             is_oversize: false,
             replay: Replay::default(),
-            carried: Vec::new(),
+            default_meaning: std::cell::Cell::new(None),
+            block: None,
             wrote_at: None,
             last_route: None,
             pools: Vec::new(),
@@ -533,7 +535,7 @@ const UNSAFE_ENCODINGS: [&str; 7] = [
 ];
 
 /// Returns whether our lexer reads a session's texts as the server does.
-fn reads_text(reported: &Reported) -> bool {
+fn reads_text(reported: &[(Box<str>, Box<str>)]) -> bool {
     reported.iter().all(|(name, value)| match &**name {
         "standard_conforming_strings" => **value == *"on",
         "client_encoding" => !UNSAFE_ENCODINGS.contains(&value.to_ascii_uppercase().as_str()),
@@ -542,7 +544,7 @@ fn reads_text(reported: &Reported) -> bool {
 }
 
 /// AuthenticationOk, the parameters, the key, ReadyForQuery: all in one write.
-fn welcome(reported: &Reported, process_id: u32, secret: &[u8], out: &mut Vec<u8>) {
+fn welcome(reported: &[(Box<str>, Box<str>)], process_id: u32, secret: &[u8], out: &mut Vec<u8>) {
     Authentication::Ok.encode(out);
     for (name, value) in reported.iter() {
         // As if connected straight to the primary, whoever told us.

@@ -7,6 +7,7 @@
 //! A peer is not read while the other one has bytes waiting to be written. So a session holds at most one read's worth
 //! of bytes in each direction, plus a batch of at most `route_buffer` that is not whole yet.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -14,7 +15,7 @@ use pgweir_config::PoolMode;
 use pgweir_session::{ReplyEvent, Violation};
 use pgweir_wire::TransactionStatus;
 
-use crate::client_task::{Client, Input, Next, Stage};
+use crate::client_task::{Client, Input, Next, Stage, Traces};
 use crate::fault::Fault;
 use crate::proxy::Phase;
 
@@ -41,7 +42,7 @@ impl Client {
             let is_switching = self
                 .held
                 .as_ref()
-                .is_some_and(|held| held.stage == Stage::Switching);
+                .is_some_and(|held| matches!(held.stage, Stage::Switching | Stage::Asking));
             if (!progress || !self.session.is_settled())
                 && !is_switching
                 && let Some(requests) = self.slot.take_requests()
@@ -92,7 +93,10 @@ impl Client {
         let ends = match phase {
             Phase::Serving => false,
             Phase::Draining => {
-                self.held.is_none() && self.inbuf.is_empty() && self.session.is_settled()
+                self.held.is_none()
+                    && self.block.is_none()
+                    && self.inbuf.is_empty()
+                    && self.session.is_settled()
             }
             Phase::Stopping => true,
         };
@@ -112,9 +116,10 @@ impl Client {
     }
 
     /// Writes what waits for the server, reads what it sent.
-    fn step_server(&mut self, cx: &mut Context<'_>) -> Step {
+    pub(crate) fn step_server(&mut self, cx: &mut Context<'_>) -> Step {
         let worker = std::rc::Rc::clone(self.worker());
         let mut buffer = worker.buffer.borrow_mut();
+        let reopens = self.block.is_some() && self.reopens();
         let Some(held) = &mut self.held else {
             return Ok(false);
         };
@@ -139,6 +144,13 @@ impl Client {
                 self.give_up_unused();
                 return Ok(true);
             }
+            Poll::Ready(Ok(0) | Err(_))
+                if held.stage == Stage::Asking && held.pins.is_empty() || reopens =>
+            {
+                drop(buffer);
+                self.lose_quietly();
+                return Ok(true);
+            }
             Poll::Ready(Ok(0) | Err(_)) => return Err(self.server_lost()),
             Poll::Ready(Ok(count)) => count,
         };
@@ -153,11 +165,13 @@ impl Client {
         let worker = std::rc::Rc::clone(self.worker());
         let mut rest = input;
         loop {
+            let reopens = self.block.is_some() && self.is_movable();
             let Some(held) = &mut self.held else {
                 return Ok(());
             };
             let mut gather = worker.gather.borrow_mut();
             gather.clear();
+            self.session.set_reopens(reopens);
             let received =
                 match self
                     .session
@@ -187,20 +201,25 @@ impl Client {
                 held.lease.state.carry.extend_from_slice(rest);
                 return Err(Box::new(Next::Gone));
             }
-            if received.event == ReplyEvent::Replay {
-                drop(gather);
-                self.begin_replay(rest);
-                continue;
+            match received.event {
+                ReplyEvent::None => {}
+                ReplyEvent::Replay => {
+                    drop(gather);
+                    self.begin_replay(rest);
+                    continue;
+                }
+                ReplyEvent::Restore => {
+                    gather.clear();
+                    self.session
+                        .restore(&mut held.lease.state.session, &mut gather);
+                    let outgoing = &mut held.lease.state.outgoing;
+                    gather.slices(&[]).for_each(|bytes| outgoing.push(bytes));
+                    drop(gather);
+                    continue;
+                }
             }
             held.lease.state.carry.extend_from_slice(rest);
             break;
-        }
-        if self
-            .held
-            .as_ref()
-            .is_some_and(|held| held.status() == TransactionStatus::Failed)
-        {
-            self.carried.clear();
         }
         if self.session.switch_failed() {
             return Err(Box::new(Next::End(Box::new(Fault::parameters_refused()))));
@@ -227,7 +246,8 @@ impl Client {
             held.lease.state.session.distrust_statements();
         }
         // A table that is missing here may be missing there too; that says nothing about the shape.
-        let is_undefined_table = has(b"C42P01");
+        // Nor does an isolation level that a standby does not have.
+        let is_undefined_table = has(b"C42P01") || has(b"serializable mode");
         if let Some(plan) = self.replay.plan.take()
             && !is_undefined_table
             && !is_stale_plan
@@ -251,13 +271,27 @@ impl Client {
         if self.session.is_in_mid_batch() {
             return;
         }
+        if self
+            .held
+            .as_ref()
+            .is_some_and(|held| held.stage == Stage::Asking)
+        {
+            if !self.session.is_settled() {
+                return;
+            }
+            self.take_answer();
+        }
         let Some(held) = &mut self.held else { return };
         // A read that is to be replayed leaves the replica whatever became of it there.
         let is_over = held.status() == TransactionStatus::Idle || self.replay.is_due;
         if !is_over || !held.lease.is_quiet() || held.stage != Stage::Used {
             return;
         }
-        let traces = std::mem::take(&mut held.traces);
+        let traces = held.traces;
+        held.traces = Traces {
+            may_unpin: traces.may_unpin,
+            ..Traces::default()
+        };
         if traces.wrote && held.is_primary() {
             self.wrote_at = Some(Instant::now());
             if let Some(cluster) = self
@@ -270,7 +304,11 @@ impl Client {
                 cluster.poke();
             }
         }
-        if held.pin.is_some() || self.identity.pool_mode == PoolMode::Session {
+        if self.asks_before_release() {
+            return;
+        }
+        let is_pinned = self.held.as_ref().is_some_and(|held| !held.pins.is_empty());
+        if is_pinned || self.identity.pool_mode == PoolMode::Session {
             return;
         }
         self.release();
@@ -281,8 +319,14 @@ impl Client {
 
     /// Gives the server connection back.
     fn release(&mut self) {
-        let Some(held) = self.held.take() else { return };
+        let Some(mut held) = self.held.take() else { return };
         self.count_load(held.node, false);
+        if self.replay.is_due {
+            // Whatever was set in its transaction there is rolled back.
+            held.lease.state.session.parameters = Arc::clone(self.session.state.carried_at_base());
+            self.session.forget_portals();
+        }
+        self.leave_block(self.replay.is_due);
         let gate_is_open = held.gate.as_ref().is_none_or(|gate| gate.is_open());
         if gate_is_open && held.lease.is_reusable() {
             held.lease.checkin(self.worker().coarse_now());
@@ -365,6 +409,27 @@ impl Client {
     fn give_up_unused(&mut self) {
         if let Some(held) = self.held.take() {
             self.count_load(held.node, false);
+        }
+    }
+
+    /// A server connection that died when the session could do without it: its transaction is over, or only read on a replica
+    /// and is opened anew elsewhere.
+    fn lose_quietly(&mut self) {
+        let Some(held) = self.held.take() else { return };
+        self.count_load(held.node, false);
+        let runs_anew = held.stage != Stage::Asking;
+        if runs_anew {
+            self.session.forget_portals();
+        } else {
+            self.session.server_lost();
+        }
+        self.leave_block(runs_anew);
+        if self.input == Input::Blocked {
+            self.input = Input::Pending;
+        }
+        let clusters = &self.worker().shared.clusters;
+        if let Some(cluster) = clusters.get(usize::from(held.node.cluster)) {
+            cluster.report_failure(held.node);
         }
     }
 

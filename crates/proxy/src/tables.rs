@@ -12,6 +12,8 @@ use pgweir_backend::ServerConnection;
 use pgweir_model::{NodeId, PoolKey};
 use pgweir_session::{ParameterSet, SharedParameters};
 
+use crate::block::Defaults;
+
 /// Entries per table. Chosen: some thousand users and parameter sets are usual at most; beyond that a table is emptied
 /// and fills again, which costs a login or two.
 const ENTRIES_LIMIT: usize = 4096;
@@ -19,8 +21,17 @@ const ENTRIES_LIMIT: usize = 4096;
 /// The pool shared by all workers for one key.
 pub(crate) type SharedPool = pgweir_pool::Shared<ServerConnection>;
 
-/// What a server reported after its login with a set of parameters.
-pub(crate) type Reported = Arc<[(Box<str>, Box<str>)]>;
+/// What a login with a set of parameters finds on the server.
+#[derive(Debug)]
+pub(crate) struct LoginFacts {
+    /// The parameters that the server reports.
+    pub(crate) parameters: Vec<(Box<str>, Box<str>)>,
+    /// Some that it does not report.
+    pub(crate) defaults: Defaults,
+}
+
+/// Shared by the logins that find the same.
+pub(crate) type Reported = Arc<LoginFacts>;
 
 /// Who logs in where with which parameters: they are told the same.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -91,7 +102,6 @@ pub(crate) struct SharedTables {
 
 #[derive(Debug, Default)]
 struct Interner {
-    next_id: u64,
     sets: HashMap<Vec<(String, String)>, SharedParameters>,
 }
 
@@ -119,11 +129,7 @@ impl SharedTables {
         if interner.sets.len() >= ENTRIES_LIMIT {
             interner.sets.clear();
         }
-        interner.next_id += 1;
-        let set = Arc::new(ParameterSet {
-            id: interner.next_id,
-            entries: entries.clone(),
-        });
+        let set = Arc::new(ParameterSet::from_pairs(entries.clone()));
         interner.sets.insert(entries, Arc::clone(&set));
         set
     }

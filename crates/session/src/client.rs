@@ -24,6 +24,7 @@ pub use scan::{Portion, Scan, ScanMode};
 
 use crate::outstanding::{Outstanding, Pending};
 use crate::parameters::SharedParameters;
+use crate::state::State;
 use crate::statement::{Context, SERVER_NAME_PREFIX, Statement, StatementTable};
 
 /// Bounds on what one client may make the proxy hold. All in bytes unless named otherwise.
@@ -55,15 +56,25 @@ pub struct ClientSession {
     unnamed: Option<Rc<Statement>>,
     pub(crate) outstanding: Outstanding,
     pub(crate) replies: Replies,
-    /// The run-time parameters of its startup packet.
-    pub parameters: SharedParameters,
+    /// Its settings, and how to open its transaction anew.
+    pub state: State,
+    /// Portals made of statements that touch the state: its name, the statement.
+    portals: Vec<(Box<[u8]>, Rc<Statement>)>,
+    /// The session's transaction can be opened anew on another server, should this one die.
+    pub(crate) reopens: bool,
     /// Where its statements are prepared, and the schema epoch of the server that it last used.
     pub(crate) context: Context,
+    /// What its settings make of a text.
+    pub(crate) reading: u64,
     limits: Limits,
     batch: BatchInProgress,
     rest: Rest,
     /// The session has its server connection for itself.
     pub(crate) owns_server: bool,
+    /// A question of ours about what the session has left on its server connection.
+    pub(crate) probe: Probe,
+    /// A batch that has been answered took from the connection what the session came with.
+    pub(crate) is_restore_due: bool,
     /// Part of a batch has been forwarded, its end has not.
     pub(crate) is_open: bool,
 }
@@ -77,6 +88,18 @@ struct Rest {
     is_dropped: bool,
 }
 
+/// A question of ours to the server.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Probe {
+    /// None was asked, or its answer was taken.
+    #[default]
+    None,
+    /// The body of the row that answered it; empty while none has come.
+    Asked(Vec<u8>),
+    /// It failed.
+    Failed,
+}
+
 /// What becomes of the replies that are due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Replies {
@@ -84,9 +107,11 @@ pub(crate) enum Replies {
     Passed,
     /// Likewise, unless they show that a replica refused the batch, which is then replayed on the primary.
     Watched,
+    /// Likewise, in a READ ONLY transaction: that it cannot write is what the primary would say too.
+    WatchedReadOnly,
     /// They are thrown away until all are in.
     Abandoned,
-    /// The switch of parameters in front of the batch failed: the server connection must be closed.
+    /// What stands in front of the batch failed (a switch of parameters, a BEGIN): the server connection must be closed.
     SwitchFailed,
 }
 
@@ -102,7 +127,7 @@ struct BatchInProgress {
     /// The unnamed statement as this batch leaves it; `None` where the batch does not touch it.
     unnamed: Option<Option<Rc<Statement>>>,
     /// Named statements that this batch defines.
-    defined: Vec<(Box<[u8]>, Rc<Statement>)>,
+    defined: HashMap<Box<[u8]>, Rc<Statement>, foldhash::fast::RandomState>,
 }
 
 impl BatchInProgress {
@@ -111,7 +136,9 @@ impl BatchInProgress {
         self.facts = Facts::default();
         self.parsed.clear();
         self.unnamed = None;
-        self.defined.clear();
+        if !self.defined.is_empty() {
+            self.defined = HashMap::default();
+        }
     }
 }
 
@@ -125,12 +152,21 @@ impl ClientSession {
             unnamed: None,
             outstanding: Outstanding::default(),
             replies: Replies::Passed,
-            parameters,
-            context: Context { place, epoch: 0 },
+            context: Context {
+                place,
+                settings: parameters.id,
+                epoch: 0,
+            },
+            reading: parameters.reading(),
+            state: State::new(parameters),
+            portals: Vec::new(),
             limits,
             batch: BatchInProgress::default(),
             rest: Rest::default(),
             owns_server: false,
+            reopens: false,
+            probe: Probe::None,
+            is_restore_due: false,
             is_open: false,
         }
     }
@@ -180,8 +216,13 @@ impl ClientSession {
     }
 
     /// Lets `receive` report [`ReplyEvent::Replay`](crate::ReplyEvent::Replay) for the batch just forwarded.
-    pub fn arm_replay(&mut self) {
-        self.replies = Replies::Watched;
+    ///
+    /// `read_only` for a batch in a transaction that cannot write, on the primary neither.
+    pub fn arm_replay(&mut self, read_only: bool) {
+        self.replies = match read_only {
+            true => Replies::WatchedReadOnly,
+            false => Replies::Watched,
+        };
     }
 
     /// Throws away all replies that are due: the batch runs anew elsewhere.
@@ -200,6 +241,17 @@ impl ClientSession {
         self.replies = Replies::Passed;
         self.is_open = false;
         self.rest.len = 0;
+        self.state.abandon();
+        self.portals.clear();
+        self.probe = Probe::None;
+    }
+
+    /// Returns the number that stands for the settings by which the session's texts are read, `None` for ones that are its own.
+    pub fn reading(&self) -> Option<u64> {
+        match self.state.has_local() {
+            true => None,
+            false => Some(self.reading),
+        }
     }
 
     /// Defines a statement that the proxy itself answers.
@@ -244,6 +296,11 @@ impl ClientSession {
         self.owns_server && !name.is_empty() && !name.starts_with(SERVER_NAME_PREFIX.as_bytes())
     }
 
+    /// Says whether the session's transaction can be opened anew on another server.
+    pub fn set_reopens(&mut self, reopens: bool) {
+        self.reopens = reopens;
+    }
+
     /// Says whether the session has its server connection for itself, so that names of statements made by SQL mean
     /// something there.
     pub fn set_owns_server(&mut self, owns: bool) {
@@ -264,6 +321,21 @@ impl ClientSession {
         } else {
             self.named.remove(significant(name));
         }
+    }
+
+    /// Notes that a simple query was answered without a server: it drops the unnamed statement.
+    pub fn drop_unnamed(&mut self) {
+        self.unnamed = None;
+    }
+
+    /// Returns the answer to [`probe`](Self::probe), which is then forgotten.
+    pub fn take_probe(&mut self) -> Probe {
+        std::mem::take(&mut self.probe)
+    }
+
+    /// Forgets which portals there are: their transaction is over.
+    pub fn forget_portals(&mut self) {
+        self.portals.clear();
     }
 
     pub(crate) fn forget_statements(&mut self) {

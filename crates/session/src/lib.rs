@@ -14,12 +14,14 @@ pub mod outstanding;
 pub mod parameters;
 pub mod reply;
 pub mod server;
+pub mod state;
 pub mod statement;
 
-pub use client::{ClientSession, Limits, Scan, Tables};
+pub use client::{ClientSession, Limits, Probe, Scan, Tables};
 pub use error::{Side, Violation};
 pub use outstanding::Outstanding;
 pub use parameters::{ParameterSet, SharedParameters};
 pub use reply::{Received, ReplyEvent};
 pub use server::ServerSession;
+pub use state::State;
 pub use statement::{Statement, StatementId, StatementTable};

@@ -10,9 +10,13 @@
 //!   replies:   (ours)  2       D.. C    Z
 //! ```
 
+mod pending;
+
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use self::pending::PendingChanges;
+use crate::state::Event;
 use crate::statement::{Statement, StatementId};
 
 /// The kind of request whose reply is due.
@@ -40,6 +44,13 @@ pub enum Owed {
     CopyEnd,
 }
 
+impl Owed {
+    /// Returns whether this is the last request of its batch.
+    fn ends_batch(self) -> bool {
+        matches!(self, Owed::Sync | Owed::Query | Owed::FunctionCall)
+    }
+}
+
 /// What becomes of a reply.
 #[derive(Debug)]
 pub enum Action {
@@ -47,6 +58,11 @@ pub enum Action {
     Forward,
     /// We asked, not the client: it is swallowed. An error is not: it is the client's.
     Skip,
+    /// We asked in the client's name, as the last thing of its batch: it gets what the server reports of its parameters, and the
+    /// ReadyForQuery.
+    Tail,
+    /// We asked for something that fails, and so make the server skip up to a Sync: error and all are swallowed.
+    Break,
     /// Nothing was sent for it: the client gets a reply of ours when its turn comes.
     Fake,
     /// The request cannot succeed; the server's error is replaced by this complete ErrorResponse message.
@@ -93,6 +109,17 @@ pub struct Entry {
     pub change: Change,
     /// The statement that this Parse places on the server, or this Close takes from it: undone if the server skips it.
     pub places: Option<StatementId>,
+    /// What its statements do to the session's state, each as it succeeds.
+    pub events: Option<Box<Events>>,
+}
+
+/// The statements of one request that touch the session's state.
+#[derive(Debug)]
+pub struct Events {
+    /// In order of the text.
+    pub list: Vec<Event>,
+    /// How many statements of the request have succeeded so far.
+    pub completed: usize,
 }
 
 impl Entry {
@@ -103,6 +130,7 @@ impl Entry {
             action: Action::Forward,
             change: Change::None,
             places: None,
+            events: None,
         }
     }
 
@@ -113,6 +141,7 @@ impl Entry {
             action: Action::Skip,
             change: Change::None,
             places: None,
+            events: None,
         }
     }
 }
@@ -120,17 +149,26 @@ impl Entry {
 /// The replies that are due, oldest first.
 #[derive(Debug, Default)]
 pub struct Outstanding {
-    entries: VecDeque<Entry>,
-    /// Entries that carry a [`Change`]: lets a name be looked up without a walk in the usual case of none.
-    changes: usize,
-    /// Entries that place or take a statement.
-    placing: usize,
+    entries: VecDeque<Queued>,
+    /// What they change, by name.
+    pending: PendingChanges,
+    /// The number of the batch that is being added to: how many have ended.
+    batch: u64,
+    /// Entries that end a batch.
+    ends: usize,
     /// Entries that the server really has to answer.
     awaited: usize,
     /// A batch among them makes the server forget prepared statements.
     is_discarding: bool,
     /// The server skips what it gets up to the next Sync, which is still to be sent.
     is_skipping: bool,
+}
+
+#[derive(Debug)]
+struct Queued {
+    entry: Entry,
+    /// The batch that it belongs to.
+    batch: u64,
 }
 
 /// What a client's name means while changes are on their way.
@@ -154,23 +192,32 @@ impl Pending {
 impl Outstanding {
     /// Adds a request.
     pub fn push(&mut self, entry: Entry) {
-        self.changes += usize::from(entry.change.name().is_some());
-        self.placing += usize::from(entry.places.is_some());
+        let batch = self.batch;
+        self.pending.add(&entry.change, entry.places, batch);
         self.awaited += usize::from(!matches!(entry.action, Action::Fake));
         self.is_skipping &= entry.owed != Owed::Sync;
-        self.entries.push_back(entry);
+        if entry.owed.ends_batch() {
+            self.ends += 1;
+            self.batch += 1;
+        }
+        self.entries.push_back(Queued { entry, batch });
     }
 
     /// Returns the request whose reply is due next.
     pub fn front(&self) -> Option<&Entry> {
-        self.entries.front()
+        self.entries.front().map(|queued| &queued.entry)
+    }
+
+    /// Returns the request whose reply is due next, to note how far it has come.
+    pub fn front_mut(&mut self) -> Option<&mut Entry> {
+        self.entries.front_mut().map(|queued| &mut queued.entry)
     }
 
     /// Takes the request at the front: its reply has come (or is ours to give).
     pub fn pop(&mut self) -> Option<Entry> {
-        let entry = self.entries.pop_front()?;
-        self.changes -= usize::from(entry.change.name().is_some());
-        self.placing -= usize::from(entry.places.is_some());
+        let Queued { entry, batch } = self.entries.pop_front()?;
+        self.pending.remove(&entry.change, entry.places, batch);
+        self.ends -= usize::from(entry.owed.ends_batch());
         self.awaited -= usize::from(!matches!(entry.action, Action::Fake));
         Some(entry)
     }
@@ -217,13 +264,12 @@ impl Outstanding {
     ///
     /// Returns whether there was one.
     pub fn drop_sync_behind_front(&mut self) -> bool {
-        let found = self
-            .entries
-            .get(1)
-            .is_some_and(|entry| entry.owed == Owed::Sync);
+        let found = self.is_behind_front(Owed::Sync);
         if found {
+            // The request at the front, which copies, changes no name: to which batch it is counted does not matter.
             self.entries.remove(1);
             self.awaited -= 1;
+            self.ends -= 1;
         }
         found
     }
@@ -232,10 +278,7 @@ impl Outstanding {
     ///
     /// Returns whether there was one.
     pub fn take_copy_end_behind_front(&mut self) -> bool {
-        let found = self
-            .entries
-            .get(1)
-            .is_some_and(|entry| entry.owed == Owed::CopyEnd);
+        let found = self.is_behind_front(Owed::CopyEnd);
         if found {
             self.entries.remove(1);
         }
@@ -244,40 +287,19 @@ impl Outstanding {
 
     /// Returns what `name` will mean once all that is due has come.
     pub fn pending(&self, name: &[u8]) -> Pending {
-        if self.changes == 0 {
-            return Pending::Untouched;
-        }
-        for entry in self.entries.iter().rev() {
-            match &entry.change {
-                Change::Define {
-                    name: defined,
-                    statement,
-                } if **defined == *name => {
-                    return Pending::Defined(Rc::clone(statement));
-                }
-                Change::Undefine { name: undefined } if **undefined == *name => {
-                    return Pending::Undefined;
-                }
-                Change::None | Change::Define { .. } | Change::Undefine { .. } => {}
-            }
-        }
-        Pending::Untouched
+        self.pending.meaning(name)
     }
 
     /// Returns whether the meaning of `name` depends on how an *earlier* batch ends, one with a Sync of its own: if that
     /// fails, the change is undone, and the present batch runs all the same.
     pub fn depends_on_earlier_batch(&self, name: &[u8]) -> bool {
-        if self.changes == 0 {
-            return false;
-        }
-        self.earlier_batches()
-            .any(|entry| entry.change.name() == Some(name))
+        self.pending.is_changed_before(name, self.batch)
     }
 
     /// Returns whether an earlier batch places a statement on the server or takes it from there, which is undone if that
     /// batch fails.
     pub fn is_placed_by_earlier_batch(&self, id: StatementId) -> bool {
-        self.placing > 0 && self.earlier_batches().any(|entry| entry.places == Some(id))
+        self.pending.is_placed_before(id, self.batch)
     }
 
     /// Notes that a batch begins to go out.
@@ -297,27 +319,28 @@ impl Outstanding {
 
     /// Returns whether a batch that has gone out as a whole is still to be answered.
     pub fn holds_whole_batch(&self) -> bool {
-        self.entries
-            .iter()
-            .any(|entry| matches!(entry.owed, Owed::Sync | Owed::Query | Owed::FunctionCall))
+        self.ends > 0
     }
 
     /// Returns the statements that are being placed on the server.
     pub fn placed(&self) -> impl Iterator<Item = StatementId> {
+        let among = if self.pending.is_placing_none() {
+            0
+        } else {
+            self.entries.len()
+        };
         self.entries
             .iter()
-            .filter(|entry| entry.owed == Owed::Parse)
-            .filter_map(|entry| entry.places)
+            .take(among)
+            .filter(|queued| queued.entry.owed == Owed::Parse)
+            .filter_map(|queued| queued.entry.places)
     }
 
-    fn earlier_batches(&self) -> impl Iterator<Item = &Entry> {
-        let last_end = self
-            .entries
-            .iter()
-            .rposition(|entry| matches!(entry.owed, Owed::Sync | Owed::Query | Owed::FunctionCall));
+    /// Returns whether the second request is of this kind.
+    fn is_behind_front(&self, owed: Owed) -> bool {
         self.entries
-            .iter()
-            .take(last_end.map_or(0, |last| last + 1))
+            .get(1)
+            .is_some_and(|queued| queued.entry.owed == owed)
     }
 
     /// Returns whether the server owes nothing.
@@ -338,8 +361,8 @@ impl Outstanding {
     /// Forgets all: the server connection is gone, or its replies are thrown away.
     pub fn clear(&mut self) {
         self.entries.clear();
-        self.changes = 0;
-        self.placing = 0;
+        self.pending.clear();
+        self.ends = 0;
         self.awaited = 0;
         self.is_skipping = false;
     }
@@ -347,11 +370,12 @@ impl Outstanding {
     /// Turns every due reply into one that is swallowed.
     pub fn skip_all(&mut self) {
         self.entries
-            .retain(|entry| !matches!(entry.action, Action::Fake));
-        for entry in &mut self.entries {
-            entry.action = Action::Skip;
-            entry.change = Change::None;
+            .retain(|queued| !matches!(queued.entry.action, Action::Fake));
+        for queued in &mut self.entries {
+            queued.entry.action = Action::Skip;
+            queued.entry.change = Change::None;
+            queued.entry.events = None;
         }
-        self.changes = 0;
+        self.pending.clear_names();
     }
 }

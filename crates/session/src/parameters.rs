@@ -1,20 +1,44 @@
-//! Run-time parameters that a session brought along in its startup packet.
+//! Run-time parameters of a session: those of its startup packet and those it has SET since.
 //!
 //! A shared server connection serves sessions with different parameters. Each connection knows which set it carries;
 //! when a session with another set gets it, the difference is sent first, and the session's statement once that has
 //! succeeded: a statement never runs with another session's settings.
 
-use std::sync::Arc;
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
-/// The parameters of a startup packet that are run-time settings, sorted by name.
+/// The settings of a session or of a server connection beyond the connection's own, sorted by name.
 ///
-/// Sets are interned by the caller: equal `id` means equal contents. Id 0 is the empty set.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// Equal `id` means equal contents; sets of different ids may still be [`same`](Self::same). Id 0 is the empty set.
+#[derive(Debug, Clone, Default)]
 pub struct ParameterSet {
     /// Identity for a quick comparison.
     pub id: u64,
-    /// Name (lower case) and value.
-    pub entries: Vec<(String, String)>,
+    entries: Vec<Setting>,
+}
+
+/// One setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// The parameter's name, lower case.
+    pub name: Box<str>,
+    /// What it is set to.
+    pub value: Value,
+}
+
+/// What a parameter is set to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// A value as a startup packet gives it.
+    Text(Box<str>),
+    /// What a statement of the client sets.
+    Statement {
+        /// The statement, in the client's encoding.
+        sql: Box<[u8]>,
+        /// The values, where they are plain words or literals.
+        words: Option<Box<[String]>>,
+    },
 }
 
 /// A startup parameter that cannot be passed on.
@@ -24,7 +48,130 @@ pub struct BadParameter {
     pub name: String,
 }
 
+/// The parameters that say who the session is. They are set last, as that may take away the right to set others, and
+/// undone first.
+const IDENTITY: [&str; 2] = ["session_authorization", "role"];
+
+/// The parameters that give a text its meaning when it is parsed.
+const READ_BY: [&str; 19] = [
+    "array_nulls",
+    "backslash_quote",
+    "datestyle",
+    "default_text_search_config",
+    "escape_string_warning",
+    "intervalstyle",
+    "lc_monetary",
+    "lc_numeric",
+    "lc_time",
+    "operator_precedence_warning",
+    "role",
+    "search_path",
+    "session_authorization",
+    "standard_conforming_strings",
+    "timezone",
+    "timezone_abbreviations",
+    "transform_null_equals",
+    "xmlbinary",
+    "xmloption",
+];
+
+static HASHER: OnceLock<RandomState> = OnceLock::new();
+
+static LAST_ID: AtomicU64 = AtomicU64::new(0);
+
 impl ParameterSet {
+    /// Makes the set of a startup packet, under an id of its own.
+    pub fn from_pairs(pairs: Vec<(String, String)>) -> Self {
+        let entry = |(name, value): (String, String)| Setting {
+            name: name.into(),
+            value: Value::Text(value.into()),
+        };
+        ParameterSet::of(pairs.into_iter().map(entry).collect())
+    }
+
+    fn of(mut entries: Vec<Setting>) -> Self {
+        if entries.is_empty() {
+            return ParameterSet::default();
+        }
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        ParameterSet {
+            id: LAST_ID.fetch_add(1, Ordering::Relaxed) + 1,
+            entries,
+        }
+    }
+
+    /// Returns the settings, sorted by name.
+    pub fn entries(&self) -> &[Setting] {
+        &self.entries
+    }
+
+    /// Returns what `name` (lower case) is set to.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        let found = self.entries.iter().find(|entry| &*entry.name == name);
+        found.map(|entry| &entry.value)
+    }
+
+    /// Returns a statement that sets one of the parameters, `local` to the transaction if that is asked; `SELECT` where it is not
+    /// in the set.
+    pub fn setting_sql(&self, name: &str, local: bool) -> Vec<u8> {
+        let mut sql = Vec::new();
+        match self.get(name) {
+            Some(Value::Text(value)) => push_set_config(&mut sql, name, value, local),
+            Some(Value::Statement { sql: statement, .. }) => sql.extend_from_slice(statement),
+            None => sql.extend_from_slice(b"SELECT"),
+        }
+        sql
+    }
+
+    /// Returns a number that stands for those of the settings that give a text its meaning when it is parsed: which objects
+    /// its names stand for, which types its parameters get, how its constants are read. 0 where none of them is set.
+    pub fn reading(&self) -> u64 {
+        let mut found = self
+            .entries
+            .iter()
+            .filter(|entry| READ_BY.contains(&&*entry.name))
+            .peekable();
+        if found.peek().is_none() {
+            return 0;
+        }
+        let mut hasher = HASHER.get_or_init(RandomState::new).build_hasher();
+        for entry in found {
+            entry.name.hash(&mut hasher);
+            match &entry.value {
+                Value::Text(text) => text.hash(&mut hasher),
+                Value::Statement { sql, .. } => sql.hash(&mut hasher),
+            }
+        }
+        hasher.finish().max(1)
+    }
+
+    /// Returns whether a connection that carries one set needs no change to carry the other.
+    pub fn same(&self, other: &ParameterSet) -> bool {
+        self.id == other.id || self.entries == other.entries
+    }
+
+    /// Returns the set with one setting made, `None` for one taken out.
+    #[must_use]
+    pub fn with(&self, name: &str, value: Option<Value>) -> SharedParameters {
+        let others = self.entries.iter().filter(|entry| &*entry.name != name);
+        let mut entries: Vec<Setting> = others.cloned().collect();
+        entries.extend(value.map(|value| Setting {
+            name: name.into(),
+            value,
+        }));
+        Arc::new(ParameterSet::of(entries))
+    }
+
+    /// Returns the set after `RESET ALL` on a session that began with `startup`: who it is stays.
+    #[must_use]
+    pub fn reset_all(&self, startup: &ParameterSet) -> SharedParameters {
+        let is_identity = |entry: &&Setting| IDENTITY.contains(&&*entry.name);
+        let mut entries: Vec<Setting> = self.entries.iter().filter(is_identity).cloned().collect();
+        let others = startup.entries.iter().filter(|entry| !is_identity(entry));
+        entries.extend(others.cloned());
+        Arc::new(ParameterSet::of(entries))
+    }
+
     /// Collects settings from the parameters of a StartupMessage, reading `options` as the server does
     /// (`-c name=value`, `--name=value`, backslash escapes).
     ///
@@ -49,14 +196,16 @@ impl ParameterSet {
             entries.push((name, value.to_owned()));
             Ok(())
         };
+        // What stands in `options` is set first, wherever it stands in the packet.
+        let parameters: Vec<_> = parameters.collect();
+        for (_, options) in parameters.iter().filter(|(name, _)| *name == "options") {
+            for (name, value) in read_options(options)? {
+                set(&name, &value)?;
+            }
+        }
         for (name, value) in parameters {
             match name {
-                "user" | "database" | "replication" => {}
-                "options" => {
-                    for (name, value) in read_options(value)? {
-                        set(&name, &value)?;
-                    }
-                }
+                "user" | "database" | "replication" | "options" => {}
                 _ if name.starts_with("_pq_.") => {}
                 _ => set(name, value)?,
             }
@@ -65,62 +214,94 @@ impl ParameterSet {
         Ok(entries)
     }
 
-    /// Returns the set of a connection on which these may have been reset: it equals none, and a switch from it sets or
-    /// resets every one of them.
-    #[must_use]
-    pub fn doubtful(&self) -> SharedParameters {
-        if self.entries.is_empty() {
-            return SharedParameters::default();
-        }
-        // No value holds a zero byte.
-        let doubt = |(name, _): &(String, String)| (name.clone(), "\0".to_owned());
-        Arc::new(ParameterSet {
-            id: u64::MAX,
-            entries: self.entries.iter().map(doubt).collect(),
-        })
-    }
-
     /// Returns the SQL that turns a connection that carries `from` into one that carries `self`; empty when they agree.
     ///
-    /// Values go through `set_config`, which takes a list-valued setting as one text, as a startup packet does.
-    pub fn switch_sql(&self, from: &ParameterSet) -> String {
-        let mut sql = String::new();
-        for (name, _) in &from.entries {
-            if !self.entries.iter().any(|(kept, _)| kept == name) {
-                sql.push_str("RESET ");
-                sql.push_str(name);
-                sql.push(';');
+    /// Values of startup packets go through `set_config`, which takes a list-valued setting as one text, as the packet does.
+    pub fn switch_sql(&self, from: &ParameterSet) -> Vec<u8> {
+        let mut sql = Vec::new();
+        let differs = |name: &&str| self.get(name) != from.get(name);
+        let switches_identity = IDENTITY.iter().any(differs);
+        if switches_identity && IDENTITY.iter().any(|name| from.get(name).is_some()) {
+            sql.extend_from_slice(b"RESET SESSION AUTHORIZATION;RESET ROLE;");
+        }
+        let is_identity = |entry: &&Setting| IDENTITY.contains(&&*entry.name);
+        for entry in from.entries.iter().filter(|entry| !is_identity(entry)) {
+            if self.get(&entry.name).is_none() {
+                sql.extend_from_slice(b"RESET ");
+                push_name(&mut sql, &entry.name);
+                sql.push(b';');
             }
         }
-        let mut separator = "SELECT ";
-        for entry in &self.entries {
-            if from.entries.contains(entry) {
+        let mut texts = Vec::new();
+        for entry in self.entries.iter().filter(|entry| !is_identity(entry)) {
+            if from.get(&entry.name) == Some(&entry.value) {
                 continue;
             }
-            let (name, value) = entry;
-            sql.push_str(separator);
-            sql.push_str("pg_catalog.set_config('");
-            sql.push_str(name);
-            sql.push_str("',");
-            push_literal(&mut sql, value);
-            sql.push_str(",false)");
-            separator = ",";
+            match &entry.value {
+                Value::Text(value) => push_set_config(&mut texts, &entry.name, value, false),
+                Value::Statement { sql: statement, .. } => {
+                    sql.extend_from_slice(statement);
+                    // A comment may stand at its end.
+                    sql.extend_from_slice(b"\n;");
+                }
+            }
+        }
+        if !texts.is_empty() {
+            sql.extend_from_slice(&texts);
+            sql.push(b';');
+        }
+        if switches_identity {
+            self.push_identity(&mut sql);
         }
         sql
+    }
+
+    fn push_identity(&self, sql: &mut Vec<u8>) {
+        for name in IDENTITY {
+            match self.get(name) {
+                Some(Value::Text(value)) => push_set_config(sql, name, value, false),
+                Some(Value::Statement { sql: statement, .. }) => sql.extend_from_slice(statement),
+                None => continue,
+            }
+            sql.extend_from_slice(b"\n;");
+        }
+    }
+}
+
+/// Appends one more `set_config` to a SELECT, or begins it.
+fn push_set_config(sql: &mut Vec<u8>, name: &str, value: &str, local: bool) {
+    let is_first = sql.last().is_none_or(|byte| !matches!(byte, b')'));
+    sql.extend_from_slice(if is_first { b"SELECT " } else { b"," });
+    sql.extend_from_slice(b"pg_catalog.set_config('");
+    sql.extend_from_slice(name.as_bytes());
+    sql.extend_from_slice(b"',");
+    push_literal(sql, value);
+    sql.extend_from_slice(if local { b",true)" } else { b",false)" });
+}
+
+/// Appends a parameter's name, part by part in quotes: a custom one may be spelled like a keyword.
+fn push_name(sql: &mut Vec<u8>, name: &str) {
+    for (index, part) in name.split('.').enumerate() {
+        if index > 0 {
+            sql.push(b'.');
+        }
+        sql.push(b'"');
+        sql.extend_from_slice(part.replace('"', "\"\"").as_bytes());
+        sql.push(b'"');
     }
 }
 
 /// Appends `value` as a literal that reads the same whatever `standard_conforming_strings` says.
-fn push_literal(sql: &mut String, value: &str) {
-    sql.push_str("E'");
-    for c in value.chars() {
-        match c {
-            '\'' => sql.push_str("''"),
-            '\\' => sql.push_str("\\\\"),
-            _ => sql.push(c),
+fn push_literal(sql: &mut Vec<u8>, value: &str) {
+    sql.extend_from_slice(b"E'");
+    for byte in value.bytes() {
+        match byte {
+            b'\'' => sql.extend_from_slice(b"''"),
+            b'\\' => sql.extend_from_slice(b"\\\\"),
+            _ => sql.push(byte),
         }
     }
-    sql.push('\'');
+    sql.push(b'\'');
 }
 
 /// Splits `options` as `pg_split_opts` does and reads `-c name=value`, `-cname=value` and `--name=value`.
@@ -181,20 +362,30 @@ pub type SharedParameters = Arc<ParameterSet>;
 mod tests {
     use super::*;
 
-    fn set(id: u64, entries: &[(&str, &str)]) -> ParameterSet {
-        ParameterSet {
-            id,
-            entries: entries
-                .iter()
-                .map(|(n, v)| (n.to_string(), v.to_string()))
-                .collect(),
-        }
+    fn pairs(entries: &[(&str, &str)]) -> Vec<(String, String)> {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        entries.iter().map(owned).collect()
+    }
+
+    fn set(entries: &[(&str, &str)]) -> ParameterSet {
+        ParameterSet::from_pairs(pairs(entries))
+    }
+
+    fn statement(sql: &str) -> Option<Value> {
+        Some(Value::Statement {
+            sql: sql.as_bytes().into(),
+            words: None,
+        })
+    }
+
+    fn switch(to: &ParameterSet, from: &ParameterSet) -> String {
+        String::from_utf8(to.switch_sql(from)).expect("text")
     }
 
     #[test]
     fn reads_options_as_the_server_does() {
         let read = |options| ParameterSet::from_startup([("options", options)].into_iter());
-        let ok = |pairs: &[(&str, &str)]| Ok(set(0, pairs).entries);
+        let ok = |entries: &[(&str, &str)]| Ok(pairs(entries));
         assert_eq!(read("-c search_path=a,b"), ok(&[("search_path", "a,b")]));
         assert_eq!(
             read("-cgeqo=off --work-mem=1MB"),
@@ -221,7 +412,7 @@ mod tests {
             ]
             .into_iter(),
         );
-        assert_eq!(got, Ok(set(0, &[("timezone", "CET")]).entries));
+        assert_eq!(got, Ok(pairs(&[("timezone", "CET")])));
     }
 
     #[test]
@@ -237,16 +428,62 @@ mod tests {
 
     #[test]
     fn switches_by_the_difference_alone() {
-        let a = set(1, &[("application_name", "a"), ("timezone", "CET")]);
-        let b = set(2, &[("application_name", "a"), ("search_path", "x, 'y\\")]);
+        let a = set(&[("application_name", "a"), ("timezone", "CET")]);
+        let b = set(&[("application_name", "a"), ("search_path", "x, 'y\\")]);
         assert_eq!(
-            b.switch_sql(&a),
-            "RESET timezone;SELECT pg_catalog.set_config('search_path',E'x, ''y\\\\',false)"
+            switch(&b, &a),
+            "RESET \"timezone\";SELECT pg_catalog.set_config('search_path',E'x, ''y\\\\',false);"
         );
-        assert_eq!(a.switch_sql(&a), "");
+        assert_eq!(switch(&a, &a), "");
         assert_eq!(
-            set(0, &[]).switch_sql(&a),
-            "RESET application_name;RESET timezone;"
+            switch(&set(&[]), &a),
+            "RESET \"application_name\";RESET \"timezone\";"
         );
+        assert_eq!(
+            switch(&set(&[("a.x", "1"), ("b", "2")]), &set(&[])),
+            "SELECT pg_catalog.set_config('a.x',E'1',false),pg_catalog.set_config('b',E'2',false);"
+        );
+    }
+
+    #[test]
+    fn who_the_session_is_comes_last_and_is_undone_first() {
+        let plain = set(&[("timezone", "CET")]);
+        let boss = plain.with("role", statement("SET ROLE boss"));
+        let clerk = plain
+            .with("role", statement("SET ROLE clerk -- x"))
+            .with("session_authorization", statement("SET SESSION AUTHORIZATION app"))
+            .with("timezone", statement("SET TIME ZONE 'UTC'"));
+        assert_eq!(switch(&boss, &plain), "SET ROLE boss\n;");
+        assert_eq!(
+            switch(&clerk, &boss),
+            "RESET SESSION AUTHORIZATION;RESET ROLE;SET TIME ZONE 'UTC'\n;\
+             SET SESSION AUTHORIZATION app\n;SET ROLE clerk -- x\n;"
+        );
+        assert_eq!(
+            switch(&plain, &boss),
+            "RESET SESSION AUTHORIZATION;RESET ROLE;"
+        );
+        assert_eq!(switch(&boss, &boss), "");
+    }
+
+    #[test]
+    fn sets_with_the_same_contents_need_no_switch() {
+        let a = set(&[("timezone", "CET")]);
+        let b = set(&[("timezone", "CET")]);
+        assert!(a.id != b.id && a.same(&b));
+        assert!(!a.same(&set(&[("timezone", "UTC")])));
+    }
+
+    #[test]
+    fn reset_all_leaves_who_the_session_is() {
+        let startup = set(&[("timezone", "CET")]);
+        let now = startup
+            .with("role", statement("SET ROLE boss"))
+            .with("timezone", None)
+            .with("geqo", statement("SET geqo TO off"));
+        let after = now.reset_all(&startup);
+        assert_eq!(after.entries().len(), 2);
+        assert_eq!(after.get("timezone"), Some(&Value::Text("CET".into())));
+        assert_eq!(after.get("role"), statement("SET ROLE boss").as_ref());
     }
 }

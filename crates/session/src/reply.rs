@@ -9,9 +9,10 @@ use pgweir_wire::backend::{
 };
 use pgweir_wire::{Gather, HEADER_LEN, Header, TransactionStatus};
 
-use crate::client::{ClientSession, Replies};
+use crate::client::{ClientSession, Probe, Replies};
 use crate::error::Violation;
 use crate::outstanding::{Action, Change, Entry, Owed};
+use crate::parameters::SharedParameters;
 use crate::server::{Ledger, ServerSession, Syncs};
 
 /// A message that must be read as a whole may be this long; a longer one is passed on unread (an ErrorResponse that
@@ -21,6 +22,9 @@ const READ_WHOLE_LIMIT: usize = 32 * 1024;
 /// A message of at most this size is passed on only as a whole, so that an error of ours can follow whenever the server
 /// dies. Not smaller than usual rows, not larger than what may be copied once per read without being noticed.
 const KEEP_WHOLE_LIMIT: usize = 8 * 1024;
+
+/// Parameters whose new value depends on the one before, and which every server reports.
+const RELATIVE: [&str; 1] = ["DateStyle"];
 
 /// `ParseComplete`, `CloseComplete` as we send them for requests that the server never saw.
 const PARSE_COMPLETE: &[u8] = &[tag::PARSE_COMPLETE, 0, 0, 0, 4];
@@ -34,6 +38,9 @@ pub enum ReplyEvent {
     /// The read failed on a replica with an error that only recovery raises, and nothing of its result is in the output:
     /// throw the rest of the replies away and run the batch on the primary.
     Replay,
+    /// A RESET has taken from the connection what the session came with: call
+    /// [`restore`](ClientSession::restore), whose replies end the batch.
+    Restore,
 }
 
 /// The outcome of [`ClientSession::receive`].
@@ -99,7 +106,8 @@ impl ClientSession {
         };
         self.finish_cut_message(&mut cursor, server, out);
         while server.cut.remaining == 0 {
-            if self.replies == Replies::Watched && !self.front_is_skipped_query() {
+            let is_watched = matches!(self.replies, Replies::Watched | Replies::WatchedReadOnly);
+            if is_watched && !self.front_is_of_ours() {
                 match self.look_ahead(cursor.rest())? {
                     LookAhead::Undecided => break,
                     LookAhead::Recovery => {
@@ -118,6 +126,13 @@ impl ClientSession {
             self.emit_fakes(&mut cursor, out);
             if !self.step(header, &mut cursor, server, out)? {
                 break;
+            }
+            if std::mem::take(&mut self.is_restore_due) {
+                cursor.flush(out);
+                return Ok(Received {
+                    consumed: cursor.at,
+                    event: ReplyEvent::Restore,
+                });
             }
         }
         cursor.flush(out);
@@ -139,11 +154,16 @@ impl ClientSession {
         self.emit_fakes(&mut cursor, out);
     }
 
-    /// Returns whether the next reply is that of our own switch of parameters, which comes before the batch's.
-    fn front_is_skipped_query(&self) -> bool {
+    /// Returns whether the next reply is that of a request of ours in front of the batch: a switch of parameters, a BEGIN. The
+    /// Parse of a statement that the batch needs, and the Close that makes room for it, belong to the batch.
+    fn front_is_of_ours(&self) -> bool {
         self.outstanding
             .front()
-            .is_some_and(|e| e.owed == Owed::Query && matches!(e.action, Action::Skip))
+            .is_some_and(|e| match e.action {
+                Action::Skip => e.places.is_none(),
+                Action::Tail | Action::Break => true,
+                Action::Forward | Action::Fake | Action::Substitute(_) => false,
+            })
     }
 
     fn finish_cut_message(
@@ -215,6 +235,9 @@ impl ClientSession {
                 }) => matches!(action, Action::Forward),
                 _ => return Err(Violation::UnownedReply { tag: header.tag }),
             };
+            if !forward && let Probe::Asked(row) = &mut self.probe {
+                row.extend_from_slice(cursor.body(header));
+            }
             take(header, forward, cursor, server, out);
             return Ok(true);
         }
@@ -277,6 +300,7 @@ impl ClientSession {
                 // Our own DEALLOCATE ALL, in front of a batch, has been accounted for when it was sent.
                 if forward {
                     self.on_command_complete(cursor.body(header), server);
+                    self.apply_events(cursor.body(header), server);
                 }
                 owed == Owed::Execute
             }
@@ -341,6 +365,29 @@ impl ClientSession {
         }
     }
 
+    /// Takes the success of one more statement of the request at the front into account.
+    fn apply_events(&mut self, body: &[u8], server: &mut ServerSession) {
+        let Some(events) = self.outstanding.front_mut().and_then(|e| e.events.as_mut()) else {
+            return;
+        };
+        let index = events.completed;
+        events.completed += 1;
+        for event in events.list.iter().filter(|event| event.index == index) {
+            self.state.apply(event.clone(), body);
+        }
+        self.follow_state(server);
+    }
+
+    /// Notes what the server connection carries, and in which settings statements are accepted now.
+    fn follow_state(&mut self, server: &mut ServerSession) {
+        server.parameters = SharedParameters::clone(self.state.carried());
+        self.context.settings = match self.state.has_local() {
+            true => u64::MAX,
+            false => self.state.wanted_now().id,
+        };
+        self.reading = self.state.wanted_now().reading();
+    }
+
     fn on_parameter_status(
         &mut self,
         header: Header,
@@ -392,14 +439,26 @@ impl ClientSession {
         if self.outstanding.is_empty() {
             self.is_open = false;
         }
+        let is_clients = matches!(entry.action, Action::Forward | Action::Tail);
+        if is_clients {
+            self.follow_status(server);
+        }
+        // The client is not told that it is done before it has what it came with.
+        self.is_restore_due = is_clients
+            && self.state.lacks()
+            && server.status != TransactionStatus::Failed
+            && self.outstanding.is_settled();
         take(
             header,
-            matches!(entry.action, Action::Forward),
+            is_clients && !self.is_restore_due,
             cursor,
             server,
             out,
         );
         self.apply(entry.change);
+        if self.is_restore_due {
+            return Ok(());
+        }
         // Fakes behind a Sync belong to the next batch and wait for its first reply, unless nothing else is due.
         if self.outstanding.is_settled() {
             if self.replies == Replies::Abandoned {
@@ -408,6 +467,23 @@ impl ClientSession {
             self.emit_fakes(cursor, out);
         }
         Ok(())
+    }
+
+    /// Takes the end of a request into account: settings last when its transaction is over.
+    fn follow_status(&mut self, server: &mut ServerSession) {
+        if !self.state.is_moving() {
+            return;
+        }
+        for name in RELATIVE {
+            if let Some(value) = server.reported_value(name) {
+                self.state.settle_relative(&name.to_ascii_lowercase(), value);
+            }
+        }
+        if server.status == TransactionStatus::Idle {
+            self.state.on_idle();
+            self.forget_portals();
+        }
+        self.follow_state(server);
     }
 
     /// An error: the server skips to the next Sync, and so do the requests that wait for it.
@@ -427,11 +503,22 @@ impl ClientSession {
         let body = cursor.body(header);
         let error = ErrorResponse::decode(body);
         let sqlstate = error.as_ref().ok().and_then(ErrorResponse::sqlstate);
+        if error.as_ref().is_ok_and(is_stale_plan) {
+            // The schema was changed behind our back: what else is prepared there may be stale as well.
+            server.distrust_statements();
+        }
         // The server's last words, whatever it was doing.
         let is_last = error.is_ok_and(|e| matches!(e.severity(), b"FATAL" | b"PANIC"));
-        if is_last && self.is_done_with(server) {
+        // Nor does what asks it a question of ours.
+        let is_asked = self.probe != Probe::None && !self.owns_server;
+        if is_last && (self.is_done_with(server) || is_asked) {
             // The session's next statement runs elsewhere: what ends this connection is no concern of its client.
             server.mark(Ledger::Beyond);
+            take(header, false, cursor, server, out);
+            return;
+        }
+        if self.probe != Probe::None && !is_last {
+            self.probe = Probe::Failed;
             take(header, false, cursor, server, out);
             return;
         }
@@ -447,8 +534,16 @@ impl ClientSession {
                 out.scratch(ours);
                 true
             }
-            Some((Action::Skip, Owed::Query)) if self.replies != Replies::Abandoned && !is_last => {
-                // The switch of parameters failed: the login on the primary accepted them, this server does not.
+            Some((Action::Break, _)) => {
+                take(header, false, cursor, server, out);
+                while self.outstanding.pop_skipped().is_some() {}
+                return;
+            }
+            Some((Action::Skip | Action::Tail, _))
+                if self.front_is_of_ours() && self.replies != Replies::Abandoned && !is_last =>
+            {
+                // The switch of parameters failed: the login on the primary accepted them, this server does not. Or a BEGIN
+                // did, and what stands behind it is skipped.
                 self.replies = Replies::SwitchFailed;
                 server.mark(Ledger::Beyond);
                 false
@@ -470,6 +565,10 @@ impl ClientSession {
             server,
             out,
         );
+        if self.replies != Replies::Abandoned {
+            self.state.on_error();
+            self.follow_state(server);
+        }
         let front = self.outstanding.front().map(|entry| entry.owed);
         if matches!(front, None | Some(Owed::Query | Owed::FunctionCall)) {
             return;
@@ -497,7 +596,7 @@ impl ClientSession {
         self.outstanding.is_empty()
             && !self.is_in_mid_batch()
             && !self.owns_server
-            && server.status == TransactionStatus::Idle
+            && (server.status == TransactionStatus::Idle || self.reopens)
     }
 
     fn undo(&mut self, entry: Entry, server: &mut ServerSession) {
@@ -535,8 +634,12 @@ impl ClientSession {
                     return Ok(LookAhead::Undecided);
                 }
                 let body = rest.get(HEADER_LEN..header.frame_len()).unwrap_or_default();
-                let recovery =
-                    ErrorResponse::decode(body).is_ok_and(|error| is_recovery_error(&error));
+                let tolerates = |error: &ErrorResponse<'_>| {
+                    self.replies == Replies::WatchedReadOnly
+                        && memchr_find(error.message(), b"in a read-only transaction")
+                };
+                let recovery = ErrorResponse::decode(body)
+                    .is_ok_and(|error| is_recovery_error(&error) && !tolerates(&error));
                 return Ok(if recovery {
                     LookAhead::Recovery
                 } else {

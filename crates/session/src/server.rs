@@ -38,6 +38,8 @@ pub struct ServerStatements {
     last_use: HashMap<StatementId, u64, foldhash::fast::RandomState>,
     clock: u64,
     leased_at: u64,
+    /// The present session has used all of them: none may be closed.
+    is_all_in_use: bool,
     limit: usize,
 }
 
@@ -47,6 +49,7 @@ impl ServerStatements {
             last_use: HashMap::default(),
             clock: 0,
             leased_at: 0,
+            is_all_in_use: false,
             limit: limit.max(1),
         }
     }
@@ -69,7 +72,7 @@ impl ServerStatements {
     /// limit may be passed for as long as one session uses more than it.
     /// Looks at all of them: it happens only on the way to a Parse, which costs the server far more.
     pub fn evict(&mut self) -> Option<StatementId> {
-        if self.last_use.len() < self.limit {
+        if self.is_all_in_use || self.last_use.len() < self.limit {
             return None;
         }
         let (id, used) = self
@@ -78,6 +81,7 @@ impl ServerStatements {
             .min_by_key(|(_, used)| **used)
             .map(|(id, used)| (*id, *used))?;
         if used > self.leased_at {
+            self.is_all_in_use = true;
             return None;
         }
         self.last_use.remove(&id);
@@ -93,6 +97,7 @@ impl ServerStatements {
     /// Notes that another session begins to use the connection.
     pub fn lease(&mut self) {
         self.leased_at = self.clock;
+        self.is_all_in_use = false;
     }
 
     /// Notes that the server dropped them all.
@@ -187,6 +192,12 @@ impl ServerSession {
         &self.reported
     }
 
+    /// Returns the newest value of a parameter that the server reports.
+    pub fn reported_value(&self, name: &str) -> Option<&str> {
+        let found = self.reported.iter().find(|(known, _)| **known == *name);
+        found.map(|(_, value)| &**value)
+    }
+
     /// Notes that its statements may be stale whatever the schema epoch says: they are dropped before the next use.
     pub fn distrust_statements(&mut self) {
         self.epoch = 0;
@@ -235,6 +246,13 @@ impl ServerSession {
     /// Returns whether the server is reading COPY data.
     pub fn is_copy_in(&self) -> bool {
         self.copy_in
+    }
+
+    /// Notes that the server, asked, knows of nothing that a function has left.
+    pub fn acquit(&mut self) {
+        if self.ledger == Ledger::Suspect {
+            self.ledger = Ledger::Clean;
+        }
     }
 
     /// Returns the SQL that undoes what the ledger says, or `None` where nothing can (the connection must be closed).

@@ -58,6 +58,8 @@ pub struct Statement {
     pub tail: Option<Box<[u8]>>,
     /// How the text is classified; `None` where it was too large to be read.
     pub plan: Option<Rc<Plan>>,
+    /// The settings by which it was read when it was first prepared; see [`ParameterSet::reading`](crate::ParameterSet::reading).
+    reading: u64,
     /// How often it has been prepared by clients of this thread.
     prepared_count: Cell<u32>,
     /// The context in which a server last accepted it.
@@ -69,6 +71,8 @@ pub struct Statement {
 pub struct Context {
     /// Cluster, database, role and startup parameters, as one number that no two combinations share.
     pub place: u64,
+    /// The settings of the session, as the id of their set; `u64::MAX` for what holds for a transaction only.
+    pub settings: u64,
     /// The schema epoch.
     pub epoch: u64,
 }
@@ -89,7 +93,9 @@ impl Statement {
     /// Returns whether a server accepted it in this very context, so that preparing it again needs no server: it is
     /// placed where it is first run.
     pub(crate) fn is_accepted(&self, context: Context) -> bool {
-        context.place != 0 && self.accepted_in.get() == context
+        context.place != 0
+            && context.settings != u64::MAX
+            && self.accepted_in.get() == context
     }
 }
 
@@ -124,10 +130,25 @@ impl StatementTable {
 
     /// Returns the statement of a Parse message, given what follows its name (`tail`) and the text alone (`sql`).
     ///
+    /// `reading` stands for the settings that give the text its meaning: sessions that differ in them share no statement.
+    /// `None` where no other session's can be the same.
     /// Allocates only for a statement that is not known yet.
-    pub fn prepare(&mut self, tail: &[u8], sql: &[u8], plans: &mut PlanTable) -> Rc<Statement> {
-        let hash = self.hasher.hash_one(tail);
-        let same = |statement: &Rc<Statement>| statement.tail.as_deref() == Some(tail);
+    pub fn prepare(
+        &mut self,
+        tail: &[u8],
+        sql: &[u8],
+        reading: Option<u64>,
+        plans: &mut PlanTable,
+    ) -> Rc<Statement> {
+        let Some(reading) = reading else {
+            let statement = self.create(Some(tail.into()), Some(plans.get(sql)), 0);
+            statement.prepared_count.set(2);
+            return statement;
+        };
+        let hash = self.hasher.hash_one((tail, reading));
+        let same = |statement: &Rc<Statement>| {
+            statement.reading == reading && statement.tail.as_deref() == Some(tail)
+        };
         if let Some(found) = self.young.find(hash, same) {
             found
                 .prepared_count
@@ -136,7 +157,7 @@ impl StatementTable {
         }
         let statement = match self.old.find_entry(hash, same) {
             Ok(entry) => entry.remove().0,
-            Err(_) => self.create(Some(tail.into()), Some(plans.get(sql))),
+            Err(_) => self.create(Some(tail.into()), Some(plans.get(sql)), reading),
         };
         statement
             .prepared_count
@@ -147,12 +168,17 @@ impl StatementTable {
 
     /// Returns a statement whose text was too large to keep: it is in no table and can be prepared only once.
     pub fn prepare_unread(&mut self) -> Rc<Statement> {
-        let statement = self.create(None, None);
+        let statement = self.create(None, None, 0);
         statement.prepared_count.set(2);
         statement
     }
 
-    fn create(&mut self, tail: Option<Box<[u8]>>, plan: Option<Rc<Plan>>) -> Rc<Statement> {
+    fn create(
+        &mut self,
+        tail: Option<Box<[u8]>>,
+        plan: Option<Rc<Plan>>,
+        reading: u64,
+    ) -> Rc<Statement> {
         let id = StatementId(u64::from(self.worker) << COUNTER_BITS | self.next);
         self.next += 1;
         Rc::new(Statement {
@@ -160,6 +186,7 @@ impl StatementTable {
             server_name: id.server_name().into_bytes().into(),
             tail,
             plan,
+            reading,
             prepared_count: Cell::new(0),
             accepted_in: Cell::default(),
         })
@@ -173,7 +200,7 @@ impl StatementTable {
         self.young_bytes += bytes;
         let hasher = &self.hasher;
         self.young.insert_unique(hash, Rc::clone(statement), |s| {
-            hasher.hash_one(s.tail.as_deref().unwrap_or_default())
+            hasher.hash_one((s.tail.as_deref().unwrap_or_default(), s.reading))
         });
     }
 

@@ -1,6 +1,6 @@
 //! From a text to what is known of it: [`Classified`].
 
-use pgweir_model::Reason;
+use pgweir_model::{Reason, Verdict};
 use smallvec::SmallVec;
 
 use crate::effects::{Effects, TransactionControl};
@@ -11,6 +11,7 @@ use crate::shape::Shaper;
 use crate::split::Splitter;
 use crate::statement;
 use crate::tokens::{Tokens, significant};
+use crate::verdict::join;
 
 /// What a text is, as far as its words tell.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,11 +28,80 @@ pub struct Classified {
     pub hint: Option<Hint>,
     /// Set when the whole text is one statement for the proxy.
     pub local: Option<LocalCommand>,
-    /// The relations that it names, without duplicates, in order of the text. Common table expressions may be among them
-    /// where only the tokens were read.
+    /// The relations that it names, without duplicates, in order of the text. References to common table expressions are left
+    /// out, but for those to a later one of the same `WITH RECURSIVE`.
     pub tables: Vec<Name>,
     /// The functions that it calls, without duplicates, in order of the text. Constructs of the grammar (`coalesce`) are not.
     pub functions: Vec<Name>,
+    /// What else its reason rests on besides the text, if anything is known of the catalog.
+    pub names: Names,
+    /// What is left of its reason and of [`Effects::suspect`] if every name turns out to be harmless.
+    pub(crate) rest: Verdict,
+}
+
+/// The names of a text that the catalog is asked about, beside [`Classified::tables`] and [`Classified::functions`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Names {
+    /// Its operators, without duplicates; those that words of the grammar stand for (`LIKE`) are among them.
+    pub operators: Vec<Name>,
+    /// The types that are not known as built-in ones, without duplicates.
+    pub types: Vec<Name>,
+    /// Whether it casts to built-in types.
+    pub casts: bool,
+    /// Whether there were more names than are kept.
+    pub overflow: bool,
+    /// What happens to what is behind the names.
+    pub usage: Usage,
+}
+
+/// What a text does with what is behind its names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Usage {
+    /// It runs it.
+    #[default]
+    Run,
+    /// It only plans to: `EXPLAIN`.
+    Planned,
+}
+
+impl Names {
+    /// Adds an operator without schema.
+    pub(crate) fn operator(&mut self, sign: &[u8]) {
+        let is_it = |name: &Name| name.schema.is_none() && name.name.as_bytes() == sign;
+        if !self.operators.iter().any(is_it) {
+            let name = String::from_utf8_lossy(sign).into();
+            self.overflow |= !add(&mut self.operators, Name { schema: None, name });
+        }
+    }
+
+    fn append(&mut self, more: Names) {
+        for (list, more) in [
+            (&mut self.operators, more.operators),
+            (&mut self.types, more.types),
+        ] {
+            for name in more {
+                self.overflow |= !add(list, name);
+            }
+        }
+        self.casts |= more.casts;
+        self.overflow |= more.overflow;
+        if more.usage == Usage::Run {
+            self.usage = Usage::Run;
+        }
+    }
+}
+
+/// Adds a name that is not there yet; returns false where there is no room: a list has a limit, which keeps a long text from
+/// costing its length squared.
+pub(crate) fn add(list: &mut Vec<Name>, name: Name) -> bool {
+    if list.contains(&name) {
+        return true;
+    }
+    let fits = list.len() < NAMES_LIMIT;
+    if fits {
+        list.push(name);
+    }
+    fits
 }
 
 impl Classified {
@@ -41,6 +111,27 @@ impl Classified {
             self.reason,
             Reason::Read | Reason::ReadByTokens | Reason::ReadOnlyTransaction
         )
+    }
+
+    /// Returns whether all that it does is to set or reset parameters that can be tracked. On its own it goes to the primary;
+    /// in a transaction it may run where that is.
+    pub fn is_settings_only(&self) -> bool {
+        let effects = &self.effects;
+        effects.settings
+            && effects.pins.is_empty()
+            && !effects.suspect
+            && self.statements.iter().all(|statement| {
+                let known = matches!(statement.kind, StatementKind::Set | StatementKind::Reset);
+                known && matches!(statement.reason, Reason::PrimaryOnly | Reason::Read)
+            })
+    }
+
+    /// Returns whether all that it does is to set, release or go back to savepoints: it runs where its transaction is.
+    pub fn is_neutral(&self) -> bool {
+        !self.statements.is_empty()
+            && self.statements.iter().all(|statement| {
+                statement.kind == StatementKind::Savepoint && statement.reason == Reason::Read
+            })
     }
 
     /// Returns whether it is known to write: an instruction cannot send it to a replica.
@@ -79,9 +170,11 @@ pub enum StatementKind {
     Explain,
     /// `SHOW`.
     Show,
-    /// `SET`.
+    /// `SET` of a parameter, and `SET CONSTRAINTS`.
     Set,
-    /// `RESET`.
+    /// `SET TRANSACTION`, and `SET` or `RESET` of a parameter that is a mode of the transaction.
+    SetTransaction,
+    /// `RESET` of a parameter.
     Reset,
     /// `BEGIN`, `START TRANSACTION`.
     Begin,
@@ -227,33 +320,38 @@ impl Merged {
             reason: read.findings.reason,
         });
         self.local = read.local;
+        let more = read.findings;
+        if more.effects.transaction != TransactionControl::None {
+            self.controls.push(more.effects.transaction);
+        }
+        if self.statements.len() == 1 {
+            self.findings = more;
+            return;
+        }
         let Findings {
             reason,
+            rest,
             effects,
             tables,
             functions,
-        } = read.findings;
-        if effects.transaction != TransactionControl::None {
-            self.controls.push(effects.transaction);
-        }
-        if self.statements.len() == 1 {
-            self.findings = Findings {
-                reason,
-                effects,
-                tables,
-                functions,
-            };
-            return;
-        }
+            names,
+        } = more;
         let all = &mut self.findings;
-        all.object(reason);
+        all.object_to_name(reason);
+        all.rest = join(all.rest, rest);
         effects.pins.iter().for_each(|pin| all.effects.add_pin(pin));
         all.effects.discard.extend(effects.discard);
         all.effects.suspect |= effects.suspect;
         all.effects.copy_from_stdin |= effects.copy_from_stdin;
         all.effects.ddl |= effects.ddl;
-        append(&mut all.tables, tables);
-        append(&mut all.functions, functions);
+        all.effects.state |= effects.state;
+        all.effects.settings |= effects.settings;
+        all.names.append(names);
+        for (list, more) in [(&mut all.tables, tables), (&mut all.functions, functions)] {
+            for name in more {
+                all.names.overflow |= !add(list, name);
+            }
+        }
     }
 
     fn finish(mut self, hint: Option<Hint>) -> Classified {
@@ -264,12 +362,18 @@ impl Merged {
         }
         let Findings {
             mut reason,
+            mut rest,
             mut effects,
             tables,
             functions,
+            names,
         } = self.findings;
         if self.local.is_some() {
             reason = Reason::Local;
+            rest = Verdict {
+                reason,
+                suspect: false,
+            };
             effects = Effects::default();
             self.statements
                 .iter_mut()
@@ -283,15 +387,8 @@ impl Merged {
             local: self.local,
             tables,
             functions,
-        }
-    }
-}
-
-/// Appends what is not there yet, up to a limit that keeps a text of many statements from costing its length squared.
-fn append(list: &mut Vec<Name>, more: Vec<Name>) {
-    for name in more {
-        if list.len() < NAMES_LIMIT && !list.contains(&name) {
-            list.push(name);
+            names,
+            rest,
         }
     }
 }

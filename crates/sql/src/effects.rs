@@ -8,7 +8,7 @@ use pgweir_model::PinReason;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[expect(
     clippy::struct_excessive_bools,
-    reason = "three independent facts of a text; any combination of them occurs"
+    reason = "independent facts of a text; any combination of them occurs"
 )]
 pub struct Effects {
     /// The gravest of `pins`: one that survives `DISCARD ALL` if there is one, else the first of the text.
@@ -26,6 +26,11 @@ pub struct Effects {
     pub copy_from_stdin: bool,
     /// It changes the schema, so that what is known of the catalog is out of date.
     pub ddl: bool,
+    /// It touches the state of the session or of its transaction: [`state_statements`](crate::state_statements) of a text of
+    /// this shape says how.
+    pub state: bool,
+    /// Some of that changes run-time parameters.
+    pub settings: bool,
 }
 
 impl Effects {

@@ -5,8 +5,8 @@
 //! questions about the node. Those must be known by name. Anything that is not a known-safe built-in goes to the primary.
 //!
 //! ## Limits
-//! A user's function that overloads the name of a built-in for its own types is taken for the built-in. Functions behind
-//! views, casts of known types, operators of known names, aggregates and policies are not seen: that needs the catalog.
+//! A user's function that overloads the name of a built-in for its own types is taken for the built-in here. Functions behind
+//! views, casts of known types, operators of known names, aggregates and policies are not seen: [`crate::verdict`] does that.
 
 mod builtin;
 
@@ -16,7 +16,7 @@ use crate::names::listed;
 
 /// What a call of a function means for routing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum Call {
     /// A built-in that a replica may run.
     Safe,
     /// Only the primary can answer.
@@ -28,25 +28,25 @@ pub(crate) enum Verdict {
 }
 
 /// Judges a call by its name, in the letter case that the server sees.
-pub(crate) fn judge(schema: Option<&[u8]>, name: &[u8]) -> Verdict {
+pub(crate) fn judge(schema: Option<&[u8]>, name: &[u8]) -> Call {
     // Extensions live in schemas of their own choosing; what `dblink` does is out of the server's sight in any of them.
     if name.starts_with(b"dblink") {
-        return Verdict::PrimaryOnly;
+        return Call::PrimaryOnly;
     }
     if schema.is_some_and(|schema| schema != b"pg_catalog") {
-        return Verdict::Unknown;
+        return Call::Unknown;
     }
     let in_family = |prefix: &&str| name.starts_with(prefix.as_bytes());
     if listed(builtin::SAFE, name) {
-        Verdict::Safe
+        Call::Safe
     } else if listed(builtin::PRIMARY_ONLY, name)
         || builtin::PRIMARY_ONLY_PREFIXES.iter().any(in_family)
     {
-        Verdict::PrimaryOnly
+        Call::PrimaryOnly
     } else if listed(builtin::VOLATILE, name) {
-        Verdict::Volatile
+        Call::Volatile
     } else {
-        Verdict::Unknown
+        Call::Unknown
     }
 }
 
@@ -107,10 +107,10 @@ mod tests {
 
     #[test]
     fn only_pg_catalog_vouches_for_a_name() {
-        assert_eq!(judge(None, b"lower"), Verdict::Safe);
-        assert_eq!(judge(Some(b"pg_catalog"), b"lower"), Verdict::Safe);
-        assert_eq!(judge(Some(b"app"), b"lower"), Verdict::Unknown);
-        assert_eq!(judge(None, b"no_such_function"), Verdict::Unknown);
+        assert_eq!(judge(None, b"lower"), Call::Safe);
+        assert_eq!(judge(Some(b"pg_catalog"), b"lower"), Call::Safe);
+        assert_eq!(judge(Some(b"app"), b"lower"), Call::Unknown);
+        assert_eq!(judge(None, b"no_such_function"), Call::Unknown);
     }
 
     #[test]
@@ -124,7 +124,7 @@ mod tests {
             "ts_rewrite",
             "cursor_to_xml",
         ] {
-            assert_eq!(judge(None, name.as_bytes()), Verdict::Unknown, "{name}");
+            assert_eq!(judge(None, name.as_bytes()), Call::Unknown, "{name}");
         }
     }
 }

@@ -55,6 +55,9 @@ pub struct Token<'a> {
 pub struct Lexer<'a> {
     rest: &'a [u8],
     start: usize,
+    /// How many bytes at the front are signs that an operator could not end in: each is an operator of its own. To find
+    /// that out anew for each would cost the length of the run squared.
+    signs: usize,
 }
 
 impl<'a> Lexer<'a> {
@@ -63,6 +66,7 @@ impl<'a> Lexer<'a> {
         Lexer {
             rest: text,
             start: 0,
+            signs: 0,
         }
     }
 }
@@ -73,7 +77,7 @@ impl<'a> Iterator for Lexer<'a> {
     #[inline]
     fn next(&mut self) -> Option<Token<'a>> {
         let first = *self.rest.first()?;
-        let (kind, len) = scan(first, self.rest);
+        let (kind, len) = self.scan(first);
         // Every scanner takes at least the first byte and at most the rest, so that the loop ends.
         let (text, rest) = self
             .rest
@@ -166,36 +170,80 @@ fn run_from(bytes: &[u8], from: usize, belongs: impl Fn(u8) -> bool) -> usize {
     from + run(bytes.get(from..).unwrap_or(&[]), belongs)
 }
 
-#[inline]
-fn scan(first: u8, rest: &[u8]) -> (TokenKind, usize) {
-    match class(first) {
-        Class::Letter => (TokenKind::Word, run(rest, is_word_byte)),
-        Class::Space => (
-            TokenKind::Whitespace,
-            run(rest, |byte| class(byte) == Class::Space),
-        ),
-        Class::Punct => (TokenKind::Punct, 1),
-        Class::Operator => operator(first, rest),
-        Class::Prefix => prefixed(first, rest),
-        Class::Digit => number(rest, 0),
-        Class::Quote => string(rest, 1, false),
-        Class::DoubleQuote => quoted(rest, 1, TokenKind::QuotedIdent),
-        Class::Dollar => dollar(rest),
-        Class::Dot => match rest.get(1) {
-            Some(b'.') => (TokenKind::Punct, 2),
-            Some(b'0'..=b'9') => number(rest, 0),
-            _ => (TokenKind::Punct, 1),
-        },
-        Class::Colon => (
-            TokenKind::Punct,
-            if matches!(rest.get(1), Some(b':' | b'=')) {
-                2
-            } else {
-                1
+impl Lexer<'_> {
+    #[inline]
+    fn scan(&mut self, first: u8) -> (TokenKind, usize) {
+        let rest = self.rest;
+        match class(first) {
+            Class::Letter => (TokenKind::Word, run(rest, is_word_byte)),
+            Class::Space => (
+                TokenKind::Whitespace,
+                run(rest, |byte| class(byte) == Class::Space),
+            ),
+            Class::Punct => (TokenKind::Punct, 1),
+            Class::Operator => self.operator(first),
+            Class::Prefix => prefixed(first, rest),
+            Class::Digit => number(rest, 0),
+            Class::Quote => string(rest, 1, false),
+            Class::DoubleQuote => quoted(rest, 1, TokenKind::QuotedIdent),
+            Class::Dollar => dollar(rest),
+            Class::Dot => match rest.get(1) {
+                Some(b'.') => (TokenKind::Punct, 2),
+                Some(b'0'..=b'9') => number(rest, 0),
+                _ => (TokenKind::Punct, 1),
             },
-        ),
-        Class::Other => (TokenKind::Junk, 1),
+            Class::Colon => (
+                TokenKind::Punct,
+                if matches!(rest.get(1), Some(b':' | b'=')) {
+                    2
+                } else {
+                    1
+                },
+            ),
+            Class::Other => (TokenKind::Junk, 1),
+        }
     }
+
+    /// A comment or an operator.
+    fn operator(&mut self, first: u8) -> (TokenKind, usize) {
+        let rest = self.rest;
+        if self.signs > 0 {
+            self.signs -= 1;
+            return (TokenKind::Operator, 1);
+        }
+        match (first, rest.get(1)) {
+            (b'-', Some(b'-')) => {
+                return (
+                    TokenKind::Comment,
+                    run(rest, |byte| byte != b'\n' && byte != b'\r'),
+                );
+            }
+            (b'/', Some(b'*')) => return block_comment(rest),
+            (_, Some(next)) if class(*next) == Class::Operator => {}
+            _ => return (TokenKind::Operator, 1),
+        }
+        let mut run = operator_run(rest);
+        // "A multiple-character operator name cannot end in + or -, unless the name also contains at least one of these characters".
+        let text = rest.get(..run).unwrap_or(rest);
+        if !text.iter().any(|byte| b"~!@#%^&|`?".contains(byte)) {
+            let whole = run;
+            while run > 1 && matches!(rest.get(run - 1), Some(b'+' | b'-')) {
+                run -= 1;
+            }
+            self.signs = whole - run;
+        }
+        (TokenKind::Operator, run)
+    }
+}
+
+/// Returns the length of the run of operator characters at the front, up to a comment inside it. There is none at its front.
+fn operator_run(rest: &[u8]) -> usize {
+    let ends = |at: usize| match (rest.get(at), rest.get(at + 1)) {
+        (Some(b'-'), Some(b'-')) | (Some(b'/'), Some(b'*')) => true,
+        (Some(byte), _) => class(*byte) != Class::Operator,
+        (None, _) => true,
+    };
+    (1..rest.len()).find(|at| ends(*at)).unwrap_or(rest.len())
 }
 
 /// A word, unless a quote makes its first letters a prefix.
@@ -308,38 +356,6 @@ fn is_based(text: &[u8]) -> bool {
     }
 }
 
-/// A comment or an operator.
-fn operator(first: u8, rest: &[u8]) -> (TokenKind, usize) {
-    match (first, rest.get(1)) {
-        (b'-', Some(b'-')) => {
-            return (
-                TokenKind::Comment,
-                run(rest, |byte| byte != b'\n' && byte != b'\r'),
-            );
-        }
-        (b'/', Some(b'*')) => return block_comment(rest),
-        (_, Some(next)) if class(*next) == Class::Operator => {}
-        _ => return (TokenKind::Operator, 1),
-    }
-    let mut len = run(rest, |byte| class(byte) == Class::Operator);
-    let text = rest.get(..len).unwrap_or(rest);
-    // A comment begins inside the run. It is not at its front: that is handled above.
-    if let Some(comment) = text
-        .windows(2)
-        .position(|pair| pair == b"--" || pair == b"/*")
-    {
-        len = comment;
-    }
-    let text = rest.get(..len).unwrap_or(rest);
-    // "A multiple-character operator name cannot end in + or -, unless the name also contains at least one of these characters".
-    if !text.iter().any(|byte| b"~!@#%^&|`?".contains(byte)) {
-        while len > 1 && matches!(rest.get(len - 1), Some(b'+' | b'-')) {
-            len -= 1;
-        }
-    }
-    (TokenKind::Operator, len)
-}
-
 fn block_comment(rest: &[u8]) -> (TokenKind, usize) {
     let mut depth = 1_usize;
     let mut at = 2;
@@ -446,6 +462,10 @@ mod tests {
         );
         assert_eq!(texts("f(a=>-1)"), ["f", "(", "a", "=>", "-", "1", ")"]);
         assert_eq!(texts("a->>'b'"), ["a", "->>", "'b'"]);
+        assert_eq!(texts("*+-+a"), ["*", "+", "-", "+", "a"]);
+        assert_eq!(texts("*+---a"), ["*", "+", "---a"]);
+        assert_eq!(texts("+-+/**/-"), ["+", "-", "+", "/**/", "-"]);
+        assert_eq!(texts("-+*+@-+"), ["-+*+@-+"]);
     }
 
     #[test]

@@ -14,23 +14,30 @@
 //! | `reading` | the token reading: calls, locks, DML words, casts, operators |
 //! | `tree` | the tree reading: sqlparser's second opinion |
 //! | `statement` | what the leading words decide |
+//! | [`session_statements`] | what a text sets, begins, prepares, ... |
 //! | [`classify`](mod@classify) | all of it together |
+//! | [`catalog`] | the rows of the system catalogs to what every name may do |
+//! | [`verdict`] | what the catalog makes of its names |
 //! | [`plan`] | known shapes |
 #![forbid(unsafe_code)]
 
+pub mod catalog;
 pub mod classify;
 pub mod effects;
 mod functions;
+pub mod hidden;
 pub mod hint;
 pub mod lexer;
 mod names;
 pub mod plan;
 mod reading;
+pub mod session_statements;
 pub mod shape;
 pub mod split;
 mod statement;
 mod tokens;
 mod tree;
+pub mod verdict;
 
 pub use classify::{Classified, LocalCommand, Name, Statement, StatementKind, classify};
 pub use effects::{
@@ -38,5 +45,7 @@ pub use effects::{
 };
 pub use hint::{Hint, HintRoute, MaxLag};
 pub use plan::{Plan, PlanTable};
+pub use session_statements::{Setting, StateEvent, StateStatement, state_statements};
 pub use shape::{Shape, Shaper};
 pub use split::{explained, split};
+pub use verdict::{Lens, SearchPath};

@@ -89,18 +89,30 @@ pub(crate) const RESERVED: &[&str] = &[
  const TYPES: &[&str] = &[
     "aclitem", "any", "anyarray", "anycompatible", "anycompatiblearray", "anycompatiblemultirange",
     "anycompatiblenonarray", "anycompatiblerange", "anyelement", "anyenum", "anymultirange", "anynonarray",
-    "anyrange", "array", "bigint", "bit", "bool", "boolean", "box", "bpchar", "bytea", "char", "character", "cid",
-    "cidr", "circle", "date", "datemultirange", "daterange", "dec", "decimal", "double", "float", "float4",
-    "float8", "gtsvector", "inet", "int", "int2", "int2vector", "int4", "int4multirange", "int4range", "int8",
-    "int8multirange", "int8range", "integer", "interval", "json", "jsonb", "jsonpath", "line", "lseg", "macaddr",
-    "macaddr8", "money", "name", "national", "nchar", "numeric", "nummultirange", "numrange", "oid", "oid8",
-    "oidvector", "path", "pg_brin_bloom_summary", "pg_brin_minmax_multi_summary", "pg_ddl_command",
+    "anyrange", "bit", "bool", "box", "bpchar", "bytea", "char", "cid", "cidr", "circle", "date", "datemultirange",
+    "daterange", "float4", "float8", "gtsvector", "inet", "int2", "int2vector", "int4", "int4multirange",
+    "int4range", "int8", "int8multirange", "int8range", "interval", "json", "jsonb", "jsonpath", "line", "lseg",
+    "macaddr", "macaddr8", "money", "name", "numeric", "nummultirange", "numrange", "oid", "oid8", "oidvector", "path", "pg_brin_bloom_summary", "pg_brin_minmax_multi_summary", "pg_ddl_command",
     "pg_dependencies", "pg_lsn", "pg_mcv_list", "pg_ndistinct", "pg_node_tree", "pg_snapshot", "point", "polygon",
-    "real", "record", "refcursor", "regclass", "regcollation", "regconfig", "regdictionary", "regnamespace",
-    "regoper", "regoperator", "regproc", "regprocedure", "regrole", "regtype", "regtypemod", "setof", "smallint",
-    "text", "tid", "time", "timestamp", "timestamptz", "timetz", "tsmultirange", "tsquery", "tsrange",
-    "tstzmultirange", "tstzrange", "tsvector", "txid_snapshot", "unknown", "uuid", "varbit", "varchar", "varying",
-    "void", "xid", "xid8", "xml",
+    "record", "refcursor", "regclass", "regcollation", "regconfig", "regdictionary", "regnamespace",
+    "regoper", "regoperator", "regproc", "regprocedure", "regrole", "regtype", "regtypemod", "text", "tid", "time", "timestamp", "timestamptz", "timetz", "tsmultirange", "tsquery", "tsrange",
+    "tstzmultirange", "tstzrange", "tsvector", "txid_snapshot", "unknown", "uuid", "varbit", "varchar", "void", "xid", "xid8", "xml",
+];
+
+/// What the grammar calls some types. Quoted, or behind a schema, these are no built-in types.
+const TYPE_SPELLINGS: &[&str] = &[
+    "bigint",
+    "boolean",
+    "character",
+    "dec",
+    "decimal",
+    "float",
+    "int",
+    "integer",
+    "national",
+    "nchar",
+    "real",
+    "smallint",
 ];
 
 /// Relations whose content is that of the node or of the session, beside the families `pg_stat_` and `pg_statio_`.
@@ -170,6 +182,11 @@ pub(crate) fn is_builtin_operator(operator: &[u8]) -> bool {
     listed(OPERATORS, operator)
 }
 
+/// Returns whether a word without quotes is the grammar's own name of a type.
+pub(crate) fn is_type_spelling(word: &[u8]) -> bool {
+    listed(TYPE_SPELLINGS, word)
+}
+
 /// Returns whether a type, or the element of an array type (`_int4`), is one of `pg_catalog`.
 pub(crate) fn is_builtin_type(name: &[u8]) -> bool {
     listed(TYPES, name.strip_prefix(b"_").unwrap_or(name))
@@ -201,6 +218,7 @@ mod tests {
             UNRESERVED,
             OPERATORS,
             TYPES,
+            TYPE_SPELLINGS,
             PRIMARY_ONLY_RELATIONS,
         ] {
             assert!(

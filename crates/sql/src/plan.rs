@@ -8,13 +8,15 @@
 //! The table holds at most `capacity` shapes and [`SHAPE_BYTES_LIMIT`] bytes each. Eviction is by the clock: a shape used
 //! since the hand last passed is spared once, so that a stream of unique texts cannot push out the ones in use.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use hashbrown::HashTable;
+use pgweir_model::Verdict;
 
 use crate::classify::{Classified, classify_shape};
 use crate::shape::{Shape, Shaper};
+use crate::verdict::{Lens, Remembered};
 
 /// What is known of a shape.
 #[derive(Debug)]
@@ -25,6 +27,31 @@ pub struct Plan {
     pub learned_primary: Cell<bool>,
     /// The shape itself: the text with its literals normalised. Empty when it is too long to be kept.
     pub shape: Box<[u8]>,
+    /// Its verdicts under the lenses that looked last: one, and another while a snapshot is replaced or two search paths are
+    /// in use. More would only help those who use three for one shape.
+    remembered: RefCell<[Option<Remembered>; 2]>,
+}
+
+impl Plan {
+    /// Returns what it is under a lens: what [`Classified::verdict`] says, remembered.
+    #[inline]
+    pub fn verdict(&self, lens: &Lens) -> Verdict {
+        let Some(catalog) = lens.catalog().filter(|_| self.classified.asks_catalog()) else {
+            return self.classified.blind_verdict();
+        };
+        let mut remembered = self.remembered.borrow_mut();
+        for known in remembered.iter().flatten() {
+            if known.is_of(catalog, lens) {
+                return known.verdict;
+            }
+        }
+        let verdict = self.classified.verdict(lens);
+        remembered.swap(0, 1);
+        if let Some(place) = remembered.first_mut() {
+            *place = Some(Remembered::new(catalog, lens, verdict));
+        }
+        verdict
+    }
 }
 
 /// Longest shape that is kept. Longer ones are classified each time, by tokens mostly: they are bulk statements, which cost
@@ -90,6 +117,7 @@ impl PlanTable {
             classified: classify_shape(text),
             learned_primary: Cell::new(false),
             shape: if kept { text.into() } else { Box::default() },
+            remembered: RefCell::default(),
         });
         if kept {
             self.insert(Entry {

@@ -9,12 +9,14 @@
 //! Where the tokens are ambiguous, they are taken for the dangerous thing: an alias that is also a keyword may cost a trip to
 //! the primary. What a name stands for in the catalog (a view, a domain, a user's operator of a known name) is not seen.
 
-use pgweir_model::{PinReason, Reason};
+use std::borrow::Cow;
+
+use pgweir_model::{PinReason, Reason, Verdict};
 use smallvec::SmallVec;
 
-use crate::classify::Name;
+use crate::classify::{self, Name, Names};
 use crate::effects::Effects;
-use crate::functions::{self, Verdict};
+use crate::functions::{self, Call};
 use crate::lexer::{Token, TokenKind};
 use crate::names::{self, Keyword, keyword};
 use crate::tokens::Tokens;
@@ -22,11 +24,14 @@ use crate::tokens::Tokens;
 /// What was found in a statement so far.
 #[derive(Debug)]
 pub(crate) struct Findings {
-    /// The gravest reason.
+    /// The gravest reason, where nothing is known of the catalog.
     pub(crate) reason: Reason,
+    /// What is left if every name turns out to be harmless.
+    pub(crate) rest: Verdict,
     pub(crate) effects: Effects,
     pub(crate) tables: Vec<Name>,
     pub(crate) functions: Vec<Name>,
+    pub(crate) names: Names,
 }
 
 /// Most names of a kind that are kept: they are for reports and lookups, and a list without bound would make a long text
@@ -37,29 +42,48 @@ impl Findings {
     pub(crate) fn new(reason: Reason) -> Self {
         Findings {
             reason,
+            rest: Verdict {
+                reason,
+                suspect: false,
+            },
             effects: Effects::default(),
             tables: Vec::new(),
             functions: Vec::new(),
+            names: Names::default(),
         }
     }
 
-    /// Takes a reason into account: the graver one stays.
+    /// Takes a reason into account that no name can take back: the graver one stays.
     pub(crate) fn object(&mut self, reason: Reason) {
+        self.object_to_name(reason);
+        if gravity(reason) > gravity(self.rest.reason) {
+            self.rest.reason = reason;
+        }
+    }
+
+    /// Takes a reason into account that follows from a name alone.
+    pub(crate) fn object_to_name(&mut self, reason: Reason) {
         if gravity(reason) > gravity(self.reason) {
             self.reason = reason;
         }
     }
 
-    /// Something that may run any code of a user.
-    pub(crate) fn distrust(&mut self) {
-        self.object(Reason::VolatileFunction);
+    /// A name behind which there may be any code of a user.
+    pub(crate) fn distrust_name(&mut self) {
+        self.object_to_name(Reason::VolatileFunction);
         self.effects.suspect = true;
+    }
+
+    /// Something that may leave its mark on the session, whatever the names in it stand for.
+    pub(crate) fn suspect(&mut self) {
+        self.effects.suspect = true;
+        self.rest.suspect = true;
     }
 
     /// Not understood: nothing is vouched for.
     pub(crate) fn give_up(&mut self) {
         self.object(Reason::Unparsed);
-        self.effects.suspect = true;
+        self.suspect();
     }
 
     pub(crate) fn pin(&mut self, reason: PinReason) {
@@ -68,29 +92,38 @@ impl Findings {
     }
 
     pub(crate) fn table(&mut self, tokens: Tokens<'_, '_>, start: usize, end: usize) {
-        add_name(&mut self.tables, tokens, start, end);
+        add_name(&mut self.tables, &mut self.names, tokens, start, end);
+    }
+
+    fn function(&mut self, tokens: Tokens<'_, '_>, start: usize, end: usize) {
+        add_name(&mut self.functions, &mut self.names, tokens, start, end);
     }
 }
 
-fn add_name(list: &mut Vec<Name>, tokens: Tokens<'_, '_>, start: usize, end: usize) {
+fn add_name(
+    list: &mut Vec<Name>,
+    names: &mut Names,
+    tokens: Tokens<'_, '_>,
+    start: usize,
+    end: usize,
+) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned().into_boxed_str();
     let schema = tokens.qualifier(start, end).map(|schema| text(&schema));
     let name = Name {
         schema,
         name: text(&tokens.at(end).folded()),
     };
-    if list.len() < NAMES_LIMIT && !list.contains(&name) {
-        list.push(name);
-    }
+    names.overflow |= !classify::add(list, name);
 }
 
 /// Orders reasons: of several, the graver one is reported and decides.
 pub(crate) fn gravity(reason: Reason) -> u8 {
     match reason {
-        Reason::Write => 8,
-        Reason::RowLock => 7,
-        Reason::PrimaryOnly => 6,
-        Reason::VolatileFunction => 5,
+        Reason::Write => 9,
+        Reason::RowLock => 8,
+        Reason::PrimaryOnly => 7,
+        Reason::VolatileFunction => 6,
+        Reason::UnloggedTable => 5,
         Reason::Unparsed => 4,
         Reason::Transaction => 3,
         Reason::ReadOnlyTransaction => 2,
@@ -118,12 +151,22 @@ pub(crate) fn read(tokens: Tokens<'_, '_>, mode: Mode, findings: &mut Findings) 
         frame: Frame::new(FrameKind::Top),
         next_frame: None,
         closed: FrameKind::Top,
-        table_expected: false,
+        closed_from: 0,
+        expected: Expected::Anything,
+        scope: SmallVec::new(),
+        defined: SmallVec::new(),
     };
     for index in 0..tokens.len() {
         reading.token(index);
     }
     if !reading.frames.is_empty() {
+        let open = reading.frames.iter().chain([&reading.frame]);
+        if open
+            .into_iter()
+            .any(|frame| frame.kind == FrameKind::SetConfig)
+        {
+            reading.findings.pin(PinReason::Setting);
+        }
         reading.findings.give_up();
     }
 }
@@ -216,23 +259,90 @@ enum FrameKind {
     Typed,
     /// `EXTRACT(`, `SUBSTRING(`, `TRIM(`, `OVERLAY(`: `FROM` names no table.
     Cut,
+    /// `GROUPING SETS (`.
+    GroupingSets,
+    /// `OPERATOR(`: an operand follows.
+    Operator,
+    /// The arguments of a function; of a type, if a string follows.
+    Call,
+    /// `set_config(`: its last argument says whether it outlives the transaction.
+    SetConfig,
+}
+
+/// The clause of a statement, as far as it decides what a name is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Clause {
+    Other,
+    /// A list of tables: a comma brings the next.
+    Tables,
+    /// That of a `DELETE` or `MERGE`, before the `USING` that brings tables.
+    BeforeUsing,
+    /// `GROUP BY`.
+    Group,
+}
+
+/// What a name that comes now is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expected {
+    Anything,
+    /// A relation, or a common table expression.
+    Table,
+    /// The relation that is modified.
+    Target,
+}
+
+/// Where in a `WITH` clause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum With {
+    Outside,
+    /// A name comes next.
+    Name,
+    /// Behind the name, before the end of the query in parentheses.
+    Query,
+    /// Behind that query, where a comma brings the next name.
+    Behind,
+    /// In the columns of `SEARCH` or `CYCLE`, where it does not.
+    Columns,
+}
+
+impl FrameKind {
+    /// Whether an expression may follow directly behind its end. Behind any other a name is an alias, not a call.
+    fn precedes_operand(self) -> bool {
+        matches!(self, FrameKind::DistinctOn | FrameKind::Operator)
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Frame {
     kind: FrameKind,
-    /// Inside a list of tables, where a comma brings the next.
-    from: bool,
+    /// Where it was opened.
+    from: usize,
+    clause: Clause,
+    with: With,
+    /// Whether the `WITH` is `RECURSIVE`.
+    recursive: bool,
     /// Behind the word `COLUMNS`.
     columns: bool,
+    /// Commas so far.
+    commas: usize,
+    /// How many common table expressions were in scope before.
+    outer_scope: usize,
+    /// How many tables were known before the `WITH`.
+    outer_tables: usize,
 }
 
 impl Frame {
     fn new(kind: FrameKind) -> Self {
         Frame {
             kind,
-            from: false,
+            clause: Clause::Other,
+            with: With::Outside,
+            recursive: false,
             columns: kind == FrameKind::Columns,
+            commas: 0,
+            outer_scope: 0,
+            from: 0,
+            outer_tables: 0,
         }
     }
 }
@@ -248,20 +358,31 @@ struct Reading<'t, 'a, 'f> {
     next_frame: Option<FrameKind>,
     /// The frame that was closed last.
     closed: FrameKind,
-    /// A name that comes now names a table.
-    table_expected: bool,
+    /// Where that was opened.
+    closed_from: usize,
+    expected: Expected,
+    /// The common table expressions that a name without a schema stands for here, at most [`NAMES_LIMIT`].
+    scope: SmallVec<[Cow<'a, [u8]>; 4]>,
+    /// The one whose query is being read, for each frame that has one.
+    defined: SmallVec<[Cow<'a, [u8]>; 4]>,
 }
 
-impl Reading<'_, '_, '_> {
+impl<'a> Reading<'_, 'a, '_> {
     fn token(&mut self, i: usize) {
         let token = self.t.at(i);
         match token.kind {
+            TokenKind::Word | TokenKind::QuotedIdent if self.follow_with(i, token) => {}
             TokenKind::Word => self.word(i, token),
             TokenKind::QuotedIdent => self.name(i, token),
             TokenKind::Punct => self.punct(i, token),
-            TokenKind::Operator if !names::is_builtin_operator(token.text) => {
-                self.findings.distrust()
+            // `name(1) 'x'` is a constant of a type.
+            TokenKind::String | TokenKind::DollarString
+                if self.closed == FrameKind::Call && self.t.before(i, 1).is_punct(")") =>
+            {
+                let end = self.closed_from.saturating_sub(1);
+                self.distrust_type(self.t.chain_start(end), end);
             }
+            TokenKind::Operator => self.operator_sign(i, token),
             TokenKind::Junk | TokenKind::Unterminated | TokenKind::UnicodeIdent => {
                 self.findings.give_up()
             }
@@ -273,23 +394,52 @@ impl Reading<'_, '_, '_> {
         match token.text {
             b"(" => {
                 let kind = self.next_frame.take().unwrap_or_else(|| self.opened(i));
-                self.push(kind);
+                match self.frame.with {
+                    With::Query if self.opens_definition(i) => self.push(i, FrameKind::Paren),
+                    With::Query => self.push(i, FrameKind::Columns),
+                    With::Behind => {
+                        self.frame.with = With::Outside;
+                        self.push(i, kind);
+                    }
+                    _ => self.push(i, kind),
+                }
             }
-            b"[" => self.push(FrameKind::Bracket),
-            b")" => self.pop(false),
+            b"[" => self.push(i, FrameKind::Bracket),
+            b")" => {
+                if self.frame.kind == FrameKind::SetConfig && !self.is_local_set_config(i) {
+                    self.findings.pin(PinReason::Setting);
+                }
+                self.pop(false);
+            }
             b"]" => self.pop(true),
-            b"," => self.table_expected = self.frame.from,
+            b"," => {
+                self.expected = if self.frame.clause == Clause::Tables {
+                    Expected::Table
+                } else {
+                    Expected::Anything
+                };
+                self.frame.commas += 1;
+                if self.frame.with == With::Behind {
+                    self.frame.with = With::Name;
+                }
+            }
             b"::" => self.check_type(i + 1),
             _ => {}
         }
     }
 
-    fn push(&mut self, kind: FrameKind) {
+    fn push(&mut self, i: usize, kind: FrameKind) {
         self.frames.push(self.frame);
         // `FROM ((a JOIN b ON ...) ...)`: a table may follow the parentheses around a join.
-        let from = self.frame.from && self.table_expected && kind == FrameKind::Paren;
+        let list = self.frame.clause == Clause::Tables && self.expected == Expected::Table;
         self.frame = Frame {
-            from,
+            clause: if list && kind == FrameKind::Paren {
+                Clause::Tables
+            } else {
+                Clause::Other
+            },
+            outer_scope: self.scope.len(),
+            from: i,
             ..Frame::new(kind)
         };
     }
@@ -299,11 +449,106 @@ impl Reading<'_, '_, '_> {
             self.findings.give_up();
         }
         self.closed = self.frame.kind;
+        self.closed_from = self.frame.from;
+        self.scope.truncate(self.frame.outer_scope);
         match self.frames.pop() {
             Some(frame) => self.frame = frame,
             None => self.findings.give_up(),
         }
-        self.table_expected = false;
+        self.expected = Expected::Anything;
+        if self.frame.with == With::Query && self.closed != FrameKind::Columns {
+            self.frame.with = With::Behind;
+            if let Some(name) = self.defined.pop()
+                && !self.frame.recursive
+            {
+                self.bring_into_scope(name);
+            }
+        }
+    }
+
+    fn bring_into_scope(&mut self, name: Cow<'a, [u8]>) {
+        if self.scope.len() < NAMES_LIMIT {
+            self.scope.push(name);
+        }
+    }
+
+    /// Takes back what was taken for a table earlier in this `WITH RECURSIVE`, before its definition was seen.
+    fn forget_table(&mut self, name: &[u8]) {
+        let is_it = |table: &Name| table.schema.is_none() && table.name.as_bytes() == name;
+        let tables = &mut self.findings.tables;
+        if let Some(earlier) = tables.get(self.frame.outer_tables..)
+            && let Some(at) = earlier.iter().position(is_it)
+        {
+            tables.remove(self.frame.outer_tables + at);
+        }
+    }
+
+    /// Follows a `WITH` clause, so that it is known where a name stands for a common table expression. Returns whether the
+    /// token is the name of one, whatever the word means elsewhere.
+    fn follow_with(&mut self, i: usize, token: Token<'a>) -> bool {
+        match self.frame.with {
+            With::Outside => {
+                if token.is_word("with") && self.begins_query(i) {
+                    self.frame.with = With::Name;
+                    self.frame.outer_tables = self.findings.tables.len();
+                    self.frame.clause = Clause::Other;
+                    self.expected = Expected::Anything;
+                }
+            }
+            With::Name => {
+                let next = self.t.at(i + 1);
+                if token.is_word("recursive") && next.is_name() && !next.is_word("as") {
+                    self.frame.recursive = true;
+                    return false;
+                }
+                self.frame.with = With::Query;
+                let name = token.folded();
+                if self.frame.recursive {
+                    // What is modified stays a table.
+                    if self.mode == Mode::Query {
+                        self.forget_table(&name);
+                    }
+                    self.bring_into_scope(name.clone());
+                }
+                self.defined.push(name);
+                return true;
+            }
+            With::Query => {}
+            With::Behind if token.is_any(&["search", "cycle"]) => self.frame.with = With::Columns,
+            With::Behind if token.is_any(&["set", "to", "default", "using"]) => {}
+            With::Behind if self.is_in_cycle(i) => {}
+            With::Behind => self.frame.with = With::Outside,
+            With::Columns => {
+                if token.is_word("set") {
+                    self.frame.with = With::Behind;
+                }
+            }
+        }
+        false
+    }
+
+    /// Whether the `WITH` at `i` begins a query. `INSERT INTO t WITH ...` does, too.
+    fn begins_query(&self, i: usize) -> bool {
+        let first = i == 0 || self.t.before(i, 1).is_punct("(");
+        let behind = self.t.at(i + 2);
+        let inserted = self.mode == Mode::Dml
+            && !self.t.word(i + 1, "ordinality")
+            && (behind.is_word("as") || behind.is_punct("(") || self.t.word(i + 1, "recursive"));
+        first || inserted
+    }
+
+    /// Whether the parenthesis at `i` opens the query of a common table expression, not the list of its columns.
+    fn opens_definition(&self, i: usize) -> bool {
+        let materialized = usize::from(self.t.before(i, 1).is_word("materialized"));
+        let negated = usize::from(self.t.before(i, 1 + materialized).is_word("not"));
+        self.t.before(i, 1 + materialized + negated).is_word("as")
+    }
+
+    /// Whether a name at `i` is a column or a value of `SEARCH ... SET a` or `CYCLE ... SET a TO b DEFAULT c USING d`.
+    fn is_in_cycle(&self, i: usize) -> bool {
+        self.t
+            .before(i, 1)
+            .is_any(&["set", "to", "default", "using"])
     }
 
     /// Returns what a parenthesis at `i` opens, where no word before it has said.
@@ -331,36 +576,64 @@ impl Reading<'_, '_, '_> {
         values || self.t.punct(i, "(") || self.t.at(i).is_any(&["select", "with", "table"])
     }
 
-    fn word(&mut self, i: usize, token: Token<'_>) {
+    fn word(&mut self, i: usize, token: Token<'a>) {
         let previous = self.t.before(i, 1);
-        if previous.is_punct(".") || previous.is_word("as") && self.frame.kind != FrameKind::Cast {
+        if previous.is_punct(".") || self.is_label(i) && self.frame.kind != FrameKind::Cast {
             // A name, whatever the word means elsewhere. `AS` is also followed by a query, which begins no other way than by
             // a parenthesis, and by `NOT MATERIALIZED`.
             return self.name(i, token);
         }
+        for operator in implied_operators(token.text) {
+            self.findings.names.operator(operator.as_bytes());
+        }
         match token.text {
             b"insert" | b"update" | b"delete" | b"merge" => {
+                let is_table = self.expected != Expected::Anything;
                 self.dml(i);
                 // The verb is not the table that follows it, though it is no reserved word.
-                if self.table_expected && !self.t.punct(i + 1, "(") {
+                if !is_table && self.expected != Expected::Anything && !self.t.punct(i + 1, "(") {
                     return;
                 }
             }
             b"into" => self.into(i),
             b"for" => self.lock(i),
             b"from" => self.from(i),
-            b"join" => self.table_expected = true,
-            b"table" => self.table_expected = true,
-            b"where" | b"group" | b"having" | b"order" | b"limit" | b"window" | b"union"
-            | b"intersect" | b"except" | b"select" | b"set" | b"offset" | b"fetch" | b"values"
-            | b"on" => {
-                self.frame.from &= token.text == b"on";
-                self.table_expected = false;
+            b"join" if !self.frame.columns => return self.join(i, token),
+            b"table" if !previous.is_any(&["into", "temp", "temporary", "unlogged"]) => {
+                self.expected = Expected::Table
+            }
+            b"using" if self.frame.clause == Clause::BeforeUsing => self.begin_tables(),
+            b"rows" if self.expected == Expected::Table && self.t.words(i + 1, &["from"]) => return,
+            b"group" if self.t.word(i + 1, "by") => {
+                self.frame.clause = Clause::Group;
+                self.expected = Expected::Anything;
+            }
+            b"on" => self.expected = Expected::Anything,
+            b"returning" if self.frame.kind == FrameKind::Typed => self.check_type(i + 1),
+            // `VALUES` may also be an alias.
+            b"values" if self.expected == Expected::Table && self.t.punct(i + 1, "(") => {
+                self.frame.clause = Clause::Other;
+                self.expected = Expected::Anything;
+            }
+            // Not that of a `CASE`.
+            b"when"
+                if self.mode == Mode::Dml
+                    && (self.t.word(i + 1, "matched")
+                        || self.t.words(i + 1, &["not", "matched"])) =>
+            {
+                self.frame.clause = Clause::Other;
+                self.expected = Expected::Anything;
+            }
+            word if ENDS_TABLES.contains(&word) => {
+                self.frame.clause = Clause::Other;
+                self.expected = Expected::Anything;
             }
             b"as" if self.frame.kind == FrameKind::Cast => self.check_type(i + 1),
-            b"returning" if self.frame.kind == FrameKind::Typed => self.check_type(i + 1),
             b"columns" if self.frame.kind == FrameKind::Typed => self.frame.columns = true,
-            b"operator" if self.t.punct(i + 1, "(") => return self.operator(i + 1),
+            b"operator" if self.is_operator(i + 1) => {
+                self.next_frame = Some(FrameKind::Operator);
+                return self.operator(i + 1);
+            }
             b"only" | b"lateral" => return,
             _ => {}
         }
@@ -376,14 +649,26 @@ impl Reading<'_, '_, '_> {
             self.findings.object(Reason::Write);
             // From here on the text is that of a write, even if it began as a query.
             self.mode = Mode::Dml;
-            self.table_expected = self.t.word(i, "update") && !previous.is_any(&["do", "then"]);
+            if self.expected != Expected::Anything {
+                return;
+            }
+            let names_target = self.t.at(i + 1).is_name() && !previous.is_any(&["do", "then"]);
+            if self.t.word(i, "update") && names_target {
+                self.expected = Expected::Target;
+            }
+            if self.t.at(i).is_any(&["delete", "merge"]) {
+                self.frame.clause = Clause::BeforeUsing;
+            }
         }
     }
 
     fn into(&mut self, i: usize) {
         self.findings.object(Reason::Write);
-        self.table_expected = true;
-        if !self.t.before(i, 1).is_any(&["insert", "merge"]) {
+        if self.t.before(i, 1).is_any(&["insert", "merge"]) {
+            self.expected = Expected::Target;
+        } else {
+            // The table is yet to be created.
+            self.expected = Expected::Anything;
             self.findings.effects.ddl = true;
             let scope = usize::from(self.t.at(i + 1).is_any(&["local", "global"]));
             if self.t.at(i + 1 + scope).is_any(&["temp", "temporary"]) {
@@ -403,25 +688,79 @@ impl Reading<'_, '_, '_> {
     }
 
     fn from(&mut self, i: usize) {
-        if self.frame.kind != FrameKind::Cut && !self.t.before(i, 1).is_word("distinct") {
-            self.frame.from = true;
-            self.table_expected = true;
+        let distinct =
+            self.t.before(i, 1).is_word("distinct") && self.t.before(i, 2).is_any(&["is", "not"]);
+        if self.frame.kind == FrameKind::Cut || distinct {
+            return;
+        }
+        if self.frame.clause == Clause::BeforeUsing {
+            self.expected = Expected::Target;
+        } else {
+            self.begin_tables();
         }
     }
 
-    /// `OPERATOR(schema.op)`. The operator's own token is judged like any other when it comes.
+    fn begin_tables(&mut self) {
+        self.frame.clause = Clause::Tables;
+        self.expected = Expected::Table;
+    }
+
+    fn join(&mut self, i: usize, token: Token<'a>) {
+        let next = self.t.at(i + 1);
+        let is_call = next.is_punct("(") && self.construct(i, token).is_none();
+        // Behind an alias that is a keyword, `JOIN (` looks like a call: then it is both.
+        if is_call || next.is_string() {
+            self.name(i, token);
+        }
+        if !next.is_string() && (!is_call || self.frame.clause == Clause::Tables) {
+            self.expected = Expected::Table;
+        }
+    }
+
+    /// Whether the word at `i` is a name because `AS` stands before it. That may itself be a name: `SELECT a AS as FROM t`.
+    fn is_label(&self, i: usize) -> bool {
+        let before = self.t.before(i, 2);
+        self.t.before(i, 1).is_word("as") && !before.is_punct(".") && !before.is_word("as")
+    }
+
+    /// Whether the parenthesis at `open` holds an operator. A star alone may be all the arguments of a function.
+    fn is_operator(&self, open: usize) -> bool {
+        let first = self.t.at(open + 1);
+        let bare = first.kind == TokenKind::Operator && first.text != b"*";
+        let sign = self.t.chain_end(open + 1) + 2;
+        let qualified = first.is_name() && self.t.at(sign).kind == TokenKind::Operator;
+        self.t.punct(open, "(") && (bare || qualified)
+    }
+
+    /// `OPERATOR(schema.op)`.
     fn operator(&mut self, open: usize) {
         let first = open + 1;
         if self.t.at(first).is_name() {
-            let end = self.t.chain_end(first);
-            let schema = self.t.qualifier(first, end + 2);
-            if schema.as_deref() != Some(b"pg_catalog") {
-                self.findings.distrust();
+            let sign = self.t.chain_end(first) + 2;
+            let Findings { names, .. } = &mut *self.findings;
+            let mut list = std::mem::take(&mut names.operators);
+            add_name(&mut list, names, self.t, first, sign);
+            names.operators = list;
+            if self.t.qualifier(first, sign).as_deref() != Some(b"pg_catalog") {
+                self.findings.distrust_name();
             }
         }
     }
 
-    fn name(&mut self, i: usize, token: Token<'_>) {
+    fn operator_sign(&mut self, i: usize, token: Token<'_>) {
+        if !names::is_builtin_operator(token.text) {
+            self.findings.distrust_name();
+        }
+        // Behind a point it is the rest of `OPERATOR(schema.op)`, which was noted with its schema, or the star of `t.*`.
+        let previous = self.t.before(i, 1);
+        let is_star = token.text == b"*"
+            && (previous.is_punct("(") || previous.is_punct(",") || previous.is_word("select"));
+        if !previous.is_punct(".") && !is_star {
+            self.findings.names.operator(&token.folded());
+        }
+    }
+
+    fn name(&mut self, i: usize, token: Token<'a>) {
         let name = token.folded();
         let called = self.t.punct(i + 1, "(");
         if names::is_temp_schema(&name) {
@@ -441,19 +780,25 @@ impl Reading<'_, '_, '_> {
         self.take_table(i, token);
     }
 
-    fn take_table(&mut self, i: usize, token: Token<'_>) {
-        if !self.table_expected || self.t.punct(i + 1, ".") {
+    fn take_table(&mut self, i: usize, token: Token<'a>) {
+        if self.expected == Expected::Anything || self.t.punct(i + 1, ".") {
             return;
         }
         let start = self.t.chain_start(i);
-        let is_keyword =
-            start == i && token.kind == TokenKind::Word && keyword(token.text) == Keyword::Reserved;
-        if is_keyword {
+        let plain_word = start == i && token.kind == TokenKind::Word;
+        if plain_word && token.is_any(&["from", "into", "table", "using"]) {
             return;
         }
-        self.table_expected = false;
+        let is_target = self.expected == Expected::Target;
+        self.expected = Expected::Anything;
         let is_function = self.t.punct(i + 1, "(") && !self.t.before(start, 1).is_word("into");
-        if !is_function {
+        let is_keyword = plain_word
+            && matches!(
+                keyword(token.text),
+                Keyword::Reserved | Keyword::TypeFunction
+            );
+        let is_common = start == i && !is_target && self.scope.contains(&token.folded());
+        if !is_function && !is_keyword && !is_common {
             self.findings.table(self.t, start, i);
         }
     }
@@ -464,16 +809,29 @@ impl Reading<'_, '_, '_> {
         let plain_word = start == i && token.kind == TokenKind::Word;
         let known = match keyword(token.text) {
             Keyword::Reserved | Keyword::ColumnName if plain_word => true,
+            _ if plain_word && token.is_word("zone") => self.t.before(i, 1).is_word("time"),
+            _ if plain_word && token.is_word("varying") => self.t.before(i, 1).is_any(VARYING),
             Keyword::TypeFunction | Keyword::Unreserved
                 if plain_word && token.is_any(TAKES_STRING) =>
             {
-                true
+                self.is_marked(i, token) || !self.begins_operand(i)
             }
             _ => self.is_builtin_type(start, i, name),
         };
         if !known {
-            self.findings.distrust();
+            self.distrust_type(start, i);
+        } else if !plain_word || !token.is_any(TAKES_STRING) {
+            self.findings.names.casts = true;
         }
+    }
+
+    /// Without the catalog, a user's type may be a domain whose check calls a function, or the target of a cast that does.
+    fn distrust_type(&mut self, start: usize, end: usize) {
+        let Findings { names, .. } = &mut *self.findings;
+        let mut list = std::mem::take(&mut names.types);
+        add_name(&mut list, names, self.t, start, end);
+        names.types = list;
+        self.findings.distrust_name();
     }
 
     /// In a list of column definitions, the second of two names is a type.
@@ -482,6 +840,7 @@ impl Reading<'_, '_, '_> {
         let second = self.t.before(i, 1).is_name()
             && (opener.is_punct("(") || opener.is_punct(",") || opener.is_word("columns"));
         let skipped = token.kind == TokenKind::Word
+            && !token.is_word("setof")
             && (matches!(keyword(token.text), Keyword::Reserved | Keyword::ColumnName)
                 || token.is_word("path"));
         second && !skipped
@@ -493,15 +852,21 @@ impl Reading<'_, '_, '_> {
             return;
         }
         let end = self.t.chain_end(start);
-        // Without the catalog a user's type may be a domain whose check calls a function, or the target of a cast that does.
-        if !self.is_builtin_type(start, end, &self.t.at(end).folded()) {
-            self.findings.distrust();
+        if self.is_builtin_type(start, end, &self.t.at(end).folded()) {
+            self.findings.names.casts = true;
+        } else {
+            self.distrust_type(start, end);
         }
     }
 
     fn is_builtin_type(&self, start: usize, end: usize, name: &[u8]) -> bool {
+        let plain_word = start == end && self.t.at(start).kind == TokenKind::Word;
+        if plain_word && name == b"double" {
+            return self.t.word(start + 1, "precision");
+        }
         let schema = self.t.qualifier(start, end);
-        schema.is_none_or(|schema| schema == b"pg_catalog") && names::is_builtin_type(name)
+        plain_word && names::is_type_spelling(name)
+            || schema.is_none_or(|schema| schema == b"pg_catalog") && names::is_builtin_type(name)
     }
 
     /// Decides what a name before a parenthesis is: a construct of the grammar, an alias with columns, a type, or a call.
@@ -509,57 +874,63 @@ impl Reading<'_, '_, '_> {
         let start = self.t.chain_start(i);
         let plain_word = start == i && token.kind == TokenKind::Word;
         if plain_word && matches!(keyword(token.text), Keyword::Reserved | Keyword::ColumnName) {
+            let previous = self.t.before(i, 1);
+            let is_alias = previous.is_word("as")
+                || self.frame.clause == Clause::Tables && self.is_alias(start, i);
+            let may_alias =
+                keyword(token.text) == Keyword::ColumnName && !token.is_any(&["between", "values"]);
+            if is_alias && may_alias {
+                self.next_frame = Some(FrameKind::Columns);
+            }
+            // Without `FROM` and the like inside, these two are calls of functions that a user may have overloaded.
+            if token.is_any(&["substring", "overlay"]) {
+                self.findings.function(self.t, i, i);
+            }
             return;
         }
         if plain_word && let Some(frame) = self.construct(i, token) {
             self.next_frame = Some(frame);
             return;
         }
-        if self.t.before(start, 1).is_punct("::") {
+        if self.t.before(start, 1).is_punct("::") || self.frame.with == With::Query {
             return;
         }
         if self.is_alias(start, i) {
             self.next_frame = Some(FrameKind::Columns);
             return;
         }
-        add_name(&mut self.findings.functions, self.t, start, i);
+        if !names::is_builtin_type(name) {
+            self.next_frame = Some(FrameKind::Call);
+        }
+        self.findings.function(self.t, start, i);
         let schema = self.t.qualifier(start, i);
-        self.call(schema.as_deref(), name, i + 1);
+        self.call(schema.as_deref(), name);
     }
 
-    fn call(&mut self, schema: Option<&[u8]>, name: &[u8], open: usize) {
+    fn call(&mut self, schema: Option<&[u8]>, name: &[u8]) {
         match functions::judge(schema, name) {
-            Verdict::Safe => {}
-            Verdict::Volatile => self.findings.object(Reason::VolatileFunction),
-            Verdict::Unknown => self.findings.distrust(),
-            Verdict::PrimaryOnly => {
-                self.findings.object(Reason::PrimaryOnly);
+            Call::Safe => {}
+            Call::Volatile => self.findings.object_to_name(Reason::VolatileFunction),
+            Call::Unknown => self.findings.distrust_name(),
+            Call::PrimaryOnly => {
+                self.findings.object_to_name(Reason::PrimaryOnly);
                 if let Some(reason) = functions::pin(name) {
                     self.findings.pin(reason);
                 }
-                if name == b"set_config" && !self.is_local_set_config(open) {
-                    self.findings.pin(PinReason::Setting);
+                if name == b"set_config" {
+                    self.next_frame = Some(FrameKind::SetConfig);
                 }
-                self.findings.effects.suspect |= functions::is_suspect(name);
+                if functions::is_suspect(name) {
+                    self.findings.suspect();
+                }
             }
         }
     }
 
-    /// Whether the third argument of a `set_config` is the word `true`: the setting ends with the transaction.
-    fn is_local_set_config(&self, open: usize) -> bool {
-        let Some(close) = self.t.closing(open) else {
-            return false;
-        };
-        let (mut depth, mut commas) = (0_usize, 0_usize);
-        for index in open..close {
-            match self.t.at(index).text {
-                b"(" | b"[" => depth += 1,
-                b")" | b"]" => depth = depth.saturating_sub(1),
-                b"," if depth == 1 => commas += 1,
-                _ => {}
-            }
-        }
-        commas == 2
+    /// Whether the third argument of the `set_config` that ends at `close` is the word `true`: the setting ends with the
+    /// transaction.
+    fn is_local_set_config(&self, close: usize) -> bool {
+        self.frame.commas == 2
             && self.t.before(close, 1).is_word("true")
             && self.t.before(close, 2).is_punct(",")
     }
@@ -567,32 +938,40 @@ impl Reading<'_, '_, '_> {
     /// Returns the frame that a keyword opens where its place makes it a construct rather than a function's name.
     fn construct(&self, i: usize, token: Token<'_>) -> Option<FrameKind> {
         let previous = self.t.before(i, 1);
-        let earlier = self.t.before(i, 2);
         let after_operand = self.ends_operand(i);
         let fits = match token.text {
             // Behind `DISTINCT ON (...)` these could be functions.
-            b"over" | b"filter" => previous.is_punct(")") && self.closed != FrameKind::DistinctOn,
+            b"over" | b"filter" => previous.is_punct(")") && !self.closed.precedes_operand(),
             b"sets" => previous.is_word("grouping"),
             b"rollup" | b"cube" => {
-                let by = if previous.is_any(&["distinct", "all"]) {
-                    (earlier, self.t.before(i, 3))
-                } else {
-                    (previous, earlier)
+                let first = match self.frame.kind {
+                    FrameKind::GroupingSets => previous.is_punct("("),
+                    _ => previous.is_any(&["by", "distinct", "all"]),
                 };
-                by.0.is_word("by") && by.1.is_word("group")
+                let grouped = self.frame.clause == Clause::Group
+                    || self.frame.kind == FrameKind::GroupingSets;
+                grouped && (first || previous.is_punct(","))
             }
             b"materialized" => {
                 (previous.is_word("as") || previous.is_word("not")) && self.opens_query(i + 2)
             }
-            b"varying" => previous.is_any(&["character", "char", "nchar", "bit"]),
+            b"varying" => previous.is_any(VARYING),
             b"second" => previous.is_any(&["interval", "to"]),
             b"by" => previous.is_any(&["order", "group", "partition"]),
             b"first" | b"next" => previous.is_word("fetch"),
             b"columns" => self.frame.kind == FrameKind::Typed || self.frame.columns,
             b"system" | b"bernoulli" => previous.is_word("tablesample"),
             b"zone" => previous.is_word("time"),
+            b"ref" => previous.is_word("by") && self.t.before(i, 2).is_word("passing"),
+            b"content" | b"document" => self.begins_xml(i),
+            b"value" => {
+                previous.is_word("by") && self.t.before(i, 2).is_word("passing")
+                    || self.frame.kind == FrameKind::Typed && after_operand
+            }
+            b"passing" | b"escape" => after_operand,
             b"conflict" => previous.is_word("on"),
-            b"set" | b"insert" => self.mode == Mode::Dml,
+            b"set" => self.mode == Mode::Dml,
+            b"insert" => previous.is_word("then"),
             b"join" => {
                 after_operand
                     || previous.is_any(&[
@@ -602,22 +981,52 @@ impl Reading<'_, '_, '_> {
             b"ilike" | b"overlaps" => after_operand || previous.is_word("not"),
             _ => false,
         };
-        fits.then_some(if token.text == b"columns" {
-            FrameKind::Columns
-        } else {
-            FrameKind::Paren
+        fits.then_some(match token.text {
+            b"columns" => FrameKind::Columns,
+            b"sets" => FrameKind::GroupingSets,
+            _ => FrameKind::Paren,
         })
+    }
+
+    /// Whether the place of a word shows that the string behind it is an argument of its own.
+    fn is_marked(&self, i: usize, token: Token<'_>) -> bool {
+        match token.text {
+            b"by" => self.t.before(i, 1).is_any(&["order", "group", "partition"]),
+            b"version" => true,
+            b"key" => self.frame.kind == FrameKind::Typed,
+            b"content" | b"document" => self.begins_xml(i),
+            _ => false,
+        }
+    }
+
+    /// Whether `i` stands directly behind `XMLPARSE (` or `XMLSERIALIZE (`.
+    fn begins_xml(&self, i: usize) -> bool {
+        let opener = self.t.before(i, 2);
+        self.t.before(i, 1).is_punct("(") && opener.is_any(&["xmlparse", "xmlserialize"])
+    }
+
+    /// Whether an operand certainly begins at `i`, as what stands before wants one.
+    fn begins_operand(&self, i: usize) -> bool {
+        let previous = self.t.before(i, 1);
+        match previous.kind {
+            TokenKind::Operator => true,
+            TokenKind::Punct => matches!(previous.text, b"(" | b"," | b"["),
+            TokenKind::Word if previous.is_word("not") => self.begins_operand(i - 1),
+            TokenKind::Word => i == 0 || previous.is_any(WANTS_OPERAND),
+            _ => false,
+        }
     }
 
     /// Whether an operand ends just before `i`, so that no expression can begin there.
     fn ends_operand(&self, i: usize) -> bool {
         let previous = self.t.before(i, 1);
         match previous.kind {
-            TokenKind::QuotedIdent => true,
+            TokenKind::QuotedIdent | TokenKind::String | TokenKind::DollarString => true,
+            TokenKind::Number | TokenKind::Param => true,
             TokenKind::Word => {
                 self.t.before(i, 2).is_punct(".") || keyword(previous.text) == Keyword::None
             }
-            TokenKind::Punct => previous.text == b")" && self.closed != FrameKind::DistinctOn,
+            TokenKind::Punct => previous.text == b")" && !self.closed.precedes_operand(),
             _ => false,
         }
     }
@@ -656,6 +1065,69 @@ impl Reading<'_, '_, '_> {
     }
 }
 
+/// Returns the operators that a word of the grammar stands for.
+fn implied_operators(word: &[u8]) -> &'static [&'static str] {
+    match word {
+        b"in" => &["=", "<>"],
+        b"using" | b"natural" | b"when" | b"distinct" | b"nullif" => &["="],
+        b"between" => &[">=", "<=", "<", ">"],
+        b"like" => &["~~", "!~~"],
+        b"ilike" => &["~~*", "!~~*"],
+        b"similar" => &["~", "!~"],
+        _ => &[],
+    }
+}
+
+/// Reserved words behind which no tables are listed any more.
+const ENDS_TABLES: &[&[u8]] = &[
+    b"where",
+    b"having",
+    b"order",
+    b"limit",
+    b"window",
+    b"union",
+    b"intersect",
+    b"except",
+    b"select",
+    b"offset",
+    b"fetch",
+    b"returning",
+];
+
+/// Keywords behind which an operand begins.
+const WANTS_OPERAND: &[&str] = &[
+    "all",
+    "and",
+    "asymmetric",
+    "between",
+    "by",
+    "case",
+    "distinct",
+    "else",
+    "escape",
+    "for",
+    "from",
+    "having",
+    "ilike",
+    "in",
+    "like",
+    "limit",
+    "offset",
+    "on",
+    "or",
+    "placing",
+    "select",
+    "similar",
+    "symmetric",
+    "then",
+    "to",
+    "when",
+    "where",
+];
+
+/// The types that may be `VARYING`.
+const VARYING: &[&str] = &["character", "char", "nchar", "bit"];
+
 /// Keywords that a string may follow without being a constant of a type.
 const TAKES_STRING: &[&str] = &[
     "by",
@@ -668,7 +1140,6 @@ const TAKES_STRING: &[&str] = &[
     "escape",
     "format",
     "ilike",
-    "is",
     "key",
     "like",
     "null",
@@ -680,9 +1151,7 @@ const TAKES_STRING: &[&str] = &[
     "similar",
     "uescape",
     "value",
-    "varying",
     "version",
-    "zone",
 ];
 
 /// The words that may begin a window definition or a data-modifying statement; the columns of an alias begin with none of

@@ -57,8 +57,6 @@ pub fn explained(sql: &[u8]) -> Option<Range<usize>> {
 #[derive(Debug, Default)]
 pub(crate) struct Splitter {
     parentheses: usize,
-    /// Depth of `BEGIN ATOMIC` and the `CASE`s inside it.
-    blocks: usize,
     place: Place,
 }
 
@@ -71,6 +69,10 @@ enum Place {
     Create,
     /// Inside a `CREATE`, directly behind the word `BEGIN`.
     CreateBegin,
+    /// Inside `BEGIN ATOMIC ... END`, where a statement or the `END` begins. Any other `END` is that of a `CASE`, or a label.
+    BlockStatement,
+    /// Inside `BEGIN ATOMIC ... END`, elsewhere.
+    Block,
     /// Inside any other statement.
     Other,
 }
@@ -78,38 +80,40 @@ enum Place {
 impl Splitter {
     /// Takes the next token that is neither white space nor comment; returns whether it ends the statement.
     pub(crate) fn ends_with(&mut self, token: &Token<'_>) -> bool {
+        let in_block = matches!(self.place, Place::Block | Place::BlockStatement);
         match token.text {
             b"(" => self.parentheses += 1,
             b")" => self.parentheses = self.parentheses.saturating_sub(1),
-            b";" if self.parentheses == 0 && self.blocks == 0 => {
+            b";" if in_block => {
+                self.place = Place::BlockStatement;
+                return false;
+            }
+            b";" if self.parentheses == 0 => {
                 self.place = Place::Start;
                 return true;
             }
-            _ if token.kind == TokenKind::Word => self.word(token.text),
+            _ if token.kind == TokenKind::Word => return self.word(token.text),
             _ => {}
+        }
+        if in_block {
+            self.place = Place::Block;
         }
         false
     }
 
-    fn word(&mut self, word: &[u8]) {
+    /// Takes a word, which never ends a statement.
+    fn word(&mut self, word: &[u8]) -> bool {
         let is = |other: &[u8]| word.eq_ignore_ascii_case(other);
         self.place = match self.place {
             Place::Start if is(b"create") => Place::Create,
             Place::Start | Place::Other => Place::Other,
             Place::Create | Place::CreateBegin if is(b"begin") => Place::CreateBegin,
-            Place::CreateBegin if is(b"atomic") => {
-                self.blocks += 1;
-                Place::Create
-            }
-            Place::Create | Place::CreateBegin => {
-                if self.blocks > 0 && is(b"case") {
-                    self.blocks += 1;
-                } else if is(b"end") {
-                    self.blocks = self.blocks.saturating_sub(1);
-                }
-                Place::Create
-            }
+            Place::CreateBegin if is(b"atomic") => Place::BlockStatement,
+            Place::BlockStatement if is(b"end") => Place::Create,
+            Place::BlockStatement | Place::Block => Place::Block,
+            Place::Create | Place::CreateBegin => Place::Create,
         };
+        false
     }
 }
 
@@ -144,6 +148,8 @@ mod tests {
             parts(&format!("{function}; select 3")),
             [function, "select 3"]
         );
+        let labels = "create function f() returns int begin atomic select 1 as case; select case when a then b end end; end";
+        assert_eq!(parts(&format!("{labels}; select 3")), [labels, "select 3"]);
         assert_eq!(parts("begin; select 1; end"), ["begin", "select 1", "end"]);
     }
 

@@ -1,9 +1,11 @@
 //! One statement by its leading words: what kind it is, and what it does that its kind alone decides.
 
-use pgweir_model::{PinReason, Reason};
+mod state;
 
-use crate::classify::{LocalCommand, StatementKind};
-use crate::effects::{Discard, Isolation, SavepointCommand, TransactionControl, TransactionModes};
+use pgweir_model::{PinReason, Reason, Verdict};
+
+use crate::classify::{LocalCommand, Names, StatementKind, Usage};
+use crate::effects::{Discard, TransactionControl};
 use crate::reading::{self, Findings, Mode};
 use crate::tokens::Tokens;
 use crate::tree::{self, Tree};
@@ -33,7 +35,7 @@ impl Read {
     }
 
     fn suspect(mut self) -> Self {
-        self.findings.effects.suspect = true;
+        self.findings.suspect();
         self
     }
 
@@ -76,16 +78,10 @@ pub(crate) fn read(text: &[u8], t: Tokens<'_, '_>) -> Read {
         b"copy" => copy(text, t),
         b"declare" => declare(text, t),
         b"show" => show(t),
-        b"set" => set(t),
-        b"reset" => reset(t),
-        b"begin" | b"start" | b"commit" | b"end" | b"rollback" | b"abort" | b"savepoint"
-        | b"release" => transaction(t),
-        b"prepare" if t.word(1, "transaction") => {
-            Read::new(Kind::TwoPhase, Reason::Write).control(TransactionControl::PrepareTransaction)
+        b"set" | b"reset" | b"begin" | b"start" | b"commit" | b"end" | b"rollback" | b"abort"
+        | b"savepoint" | b"release" | b"prepare" | b"execute" | b"deallocate" | b"discard" => {
+            state::read(text, t)
         }
-        b"prepare" => Read::pinned(Kind::Prepare, Reason::Write, PinReason::SqlPrepare),
-        b"execute" => Read::pinned(Kind::Execute, Reason::Write, PinReason::SqlPrepare).suspect(),
-        b"deallocate" => deallocate(t),
         b"fetch" | b"move" => Read::new(Kind::Fetch, Reason::Read),
         b"close" if t.word(1, "all") => {
             Read::new(Kind::Close, Reason::Read).discards(Discard::CloseAll)
@@ -94,11 +90,10 @@ pub(crate) fn read(text: &[u8], t: Tokens<'_, '_>) -> Read {
         b"listen" => Read::pinned(Kind::Listen, Reason::PrimaryOnly, PinReason::Listen),
         b"unlisten" => unlisten(t),
         b"notify" => Read::new(Kind::Notify, Reason::Write),
-        b"discard" => discard(t),
-        b"call" => expressions(Kind::Call, t).suspect(),
+        b"call" => call(t),
         b"do" => Read::new(Kind::Do, Reason::Write).suspect(),
         b"load" => Read::pinned(Kind::Utility, Reason::PrimaryOnly, PinReason::Load),
-        b"create" => create(t),
+        b"create" => create(text, t),
         b"alter" if t.word(1, "system") => Read::new(Kind::Utility, Reason::Write),
         // `USING`, a default or a check may run any function over the rows.
         b"alter" if t.word(1, "table") => Read::new(Kind::Ddl, Reason::Write).ddl().suspect(),
@@ -124,6 +119,16 @@ fn unknown(t: Tokens<'_, '_>) -> Read {
 fn expressions(kind: StatementKind, t: Tokens<'_, '_>) -> Read {
     let mut read = Read::new(kind, Reason::Write);
     reading::read(t, Mode::Dml, &mut read.findings);
+    read
+}
+
+/// A procedure may do anything, unless the catalog knows better.
+fn call(t: Tokens<'_, '_>) -> Read {
+    let mut read = expressions(StatementKind::Call, t);
+    read.findings.effects.suspect = true;
+    if read.findings.functions.is_empty() {
+        return read.suspect();
+    }
     read
 }
 
@@ -159,17 +164,14 @@ fn query(text: &[u8], t: Tokens<'_, '_>) -> Read {
     if is_unlock_all(t) {
         findings.effects.discard.push(Discard::AdvisoryUnlockAll);
     }
-    if findings.reason != Reason::Read {
+    // What follows from names alone may be taken back by the catalog, and then the tree must agree.
+    if findings.rest.reason != Reason::Read {
         return read;
     }
-    match tree::read(slice(text, t), t) {
+    match tree::read(slice(text, t), t, &findings.functions) {
         Tree::Objects(reason) => findings.object(reason),
-        // `ONLY` is a table's name to the tree.
-        Tree::Read(tables) if !t.0.iter().any(|token| token.is_word("only")) => {
-            findings.tables = tables
-        }
-        Tree::Read(_) => {}
-        Tree::Unreadable if reading::is_complete(t) => findings.reason = Reason::ReadByTokens,
+        Tree::Read => {}
+        Tree::Unreadable if reading::is_complete(t) => findings.object(Reason::ReadByTokens),
         Tree::Unreadable => findings.give_up(),
     }
     read
@@ -180,15 +182,13 @@ fn main_verb(t: Tokens<'_, '_>) -> Option<StatementKind> {
     if !t.word(0, "with") {
         return None;
     }
-    let verb = t.find_outside(
-        1,
-        &[
-            "select", "values", "table", "insert", "update", "delete", "merge",
-        ],
-    )?;
-    // A common table expression may bear such a name: `WITH update AS (...)`, `WITH insert (a) AS (...)`.
-    if !t.before(verb, 1).is_punct(")") {
-        return None;
+    let verbs = [
+        "select", "values", "table", "insert", "update", "delete", "merge",
+    ];
+    let mut verb = t.find_outside(1, &verbs)?;
+    // A common table expression, or a column of its `SEARCH` and `CYCLE`, may bear such a name.
+    while t.before(verb, 1).is_punct(",") || t.before(verb, 1).is_any(NAMES_FOLLOW) {
+        verb = t.find_outside(verb + 1, &verbs)?;
     }
     match t.at(verb).text {
         b"insert" => Some(StatementKind::Insert),
@@ -198,6 +198,18 @@ fn main_verb(t: Tokens<'_, '_>) -> Option<StatementKind> {
         _ => None,
     }
 }
+
+/// Words of a `WITH` clause behind which a name comes.
+const NAMES_FOLLOW: &[&str] = &[
+    "with",
+    "recursive",
+    "by",
+    "set",
+    "cycle",
+    "to",
+    "default",
+    "using",
+];
 
 /// `SELECT pg_advisory_unlock_all()` and nothing else: in a larger expression it might not be evaluated.
 fn is_unlock_all(t: Tokens<'_, '_>) -> bool {
@@ -236,8 +248,13 @@ fn explain(text: &[u8], t: Tokens<'_, '_>) -> Read {
         let effects = &mut read.findings.effects;
         let temporary = effects.pins.contains(PinReason::TempTable) && !inner.word(0, "create");
         *effects = crate::effects::Effects::default();
-        let unparsed = read.findings.reason == Reason::Unparsed;
+        let unparsed = read.findings.rest.reason == Reason::Unparsed;
         read.findings.reason = Reason::Read;
+        read.findings.rest = Verdict::HARMLESS;
+        read.findings.names = Names {
+            usage: Usage::Planned,
+            ..Names::default()
+        };
         if temporary {
             read.findings.pin(PinReason::TempTable);
         }
@@ -245,6 +262,7 @@ fn explain(text: &[u8], t: Tokens<'_, '_>) -> Read {
             read.findings.give_up();
         }
     }
+    read.findings.effects.state = state::is_touched(text, t);
     read
 }
 
@@ -279,7 +297,7 @@ fn copy(text: &[u8], t: Tokens<'_, '_>) -> Read {
         copied_table(t, way, &mut read.findings);
         // `WHERE` may call functions.
         if t.find_outside(way, &["where"]).is_some() {
-            read.findings.effects.suspect = true;
+            read.findings.suspect();
         }
         read.findings.effects.copy_from_stdin = with_client;
         return read;
@@ -376,205 +394,8 @@ fn setting_name(t: Tokens<'_, '_>, start: usize) -> String {
     String::from_utf8_lossy(&name).into_owned()
 }
 
-fn set(t: Tokens<'_, '_>) -> Read {
-    use StatementKind::Set;
-    if t.word(1, "transaction") {
-        if t.word(2, "snapshot") {
-            return Read::new(Set, Reason::PrimaryOnly);
-        }
-        let modes = modes(t, 2);
-        // A mode that a standby refuses sends the transaction to the primary before its first query.
-        let reason = if modes.read_only == Some(false) || modes.serializable() {
-            Reason::Transaction
-        } else {
-            Reason::Read
-        };
-        return Read::new(Set, reason).control(TransactionControl::Set(modes));
-    }
-    if t.word(1, "constraints") {
-        return Read::new(Set, Reason::Read);
-    }
-    let scoped = t.at(1).is_any(&["session", "local"])
-        && !t.at(2).is_any(&["authorization", "characteristics"]);
-    let scoped = scoped && !is_assignment(t, 2);
-    let local = scoped && t.word(1, "local");
-    let start = 1 + usize::from(scoped);
-    let name = setting_name(t, start);
-    let of_transaction = [
-        "transaction_isolation",
-        "transaction_read_only",
-        "transaction_deferrable",
-    ];
-    let mut read = if of_transaction.contains(&&*name) {
-        // `transaction_read_only` and the like: of the transaction, with or without `LOCAL`, and a standby refuses some.
-        Read::new(Set, Reason::PrimaryOnly)
-    } else if local {
-        Read::new(Set, Reason::Read)
-    } else {
-        Read::pinned(Set, Reason::PrimaryOnly, PinReason::Setting)
-    };
-    if name.is_empty() {
-        read.findings.give_up();
-    }
-    if name.starts_with("pgweir.") {
-        let at = t.chain_end(start) + 1;
-        read.local = is_assignment(t, at).then(|| LocalCommand::SetSetting {
-            name: name.into(),
-            value: setting_value(t.from(at + 1)),
-            local,
-        });
-    }
-    read
-}
-
-fn is_assignment(t: Tokens<'_, '_>, index: usize) -> bool {
-    t.word(index, "to") || t.at(index).text == b"="
-}
-
-/// Returns the value of a `SET` as the server would store it, a list joined by `, `; `None` for `DEFAULT`.
-fn setting_value(t: Tokens<'_, '_>) -> Option<Box<str>> {
-    if t.word(0, "default") && t.len() == 1 {
-        return None;
-    }
-    let mut value = Vec::new();
-    for token in t.0 {
-        match token.text {
-            b"," => value.extend_from_slice(b", "),
-            text if token.is_string() => value.extend(unquoted(text)),
-            _ => value.extend_from_slice(&token.folded()),
-        }
-    }
-    Some(String::from_utf8_lossy(&value).into())
-}
-
-/// Returns the content of a string. Escapes of `E''` strings stay as they are written: no value of a setting needs them.
-fn unquoted(text: &[u8]) -> Vec<u8> {
-    if text.first() == Some(&b'$') {
-        let tag = text
-            .iter()
-            .skip(1)
-            .position(|byte| *byte == b'$')
-            .map_or(0, |position| position + 2);
-        return text
-            .get(tag..text.len().saturating_sub(tag))
-            .unwrap_or(&[])
-            .to_vec();
-    }
-    let open = text
-        .iter()
-        .position(|byte| *byte == b'\'')
-        .map_or(0, |position| position + 1);
-    let inner = text.get(open..text.len().saturating_sub(1)).unwrap_or(&[]);
-    let mut value = Vec::with_capacity(inner.len());
-    let mut bytes = inner.iter();
-    while let Some(byte) = bytes.next() {
-        value.push(*byte);
-        if *byte == b'\'' {
-            bytes.next();
-        }
-    }
-    value
-}
-
-fn reset(t: Tokens<'_, '_>) -> Read {
-    if t.word(1, "all") {
-        // The settings that came with the startup packet may be undone with it, where the proxy had to bring them by `SET`.
-        return Read::new(StatementKind::Reset, Reason::PrimaryOnly)
-            .discards(Discard::Settings)
-            .suspect();
-    }
-    let name = setting_name(t, 1);
-    let mut read = Read::pinned(
-        StatementKind::Reset,
-        Reason::PrimaryOnly,
-        PinReason::Setting,
-    );
-    if name.is_empty() {
-        read.findings.give_up();
-    } else if name.starts_with("pgweir.") {
-        read.local = Some(LocalCommand::ResetSetting(name.into()));
-    }
-    read
-}
-
-fn transaction(t: Tokens<'_, '_>) -> Read {
-    use StatementKind as Kind;
-    let chain = (1..t.len()).any(|index| t.words(index, &["and", "chain"]));
-    let savepoint = |command| {
-        Read::new(Kind::Savepoint, Reason::Read).control(TransactionControl::Savepoint(command))
-    };
-    match t.at(0).text {
-        b"begin" | b"start" => {
-            let modes = modes(t, 1);
-            let reason = if modes.replica_may_run() {
-                Reason::ReadOnlyTransaction
-            } else {
-                Reason::Transaction
-            };
-            Read::new(Kind::Begin, reason).control(TransactionControl::Begin(modes))
-        }
-        b"savepoint" => savepoint(SavepointCommand::Set),
-        b"release" => savepoint(SavepointCommand::Release),
-        b"commit" | b"rollback" if t.word(1, "prepared") => {
-            Read::new(Kind::TwoPhase, Reason::Write)
-        }
-        b"commit" | b"end" => {
-            Read::new(Kind::Commit, Reason::Read).control(TransactionControl::End {
-                commit: true,
-                chain,
-            })
-        }
-        _ if (1..=2).any(|index| t.word(index, "to")) => savepoint(SavepointCommand::RollbackTo),
-        _ => Read::new(Kind::Rollback, Reason::Read).control(TransactionControl::End {
-            commit: false,
-            chain,
-        }),
-    }
-}
-
-/// Reads transaction modes. The last of a kind counts, as in PostgreSQL; an unknown word changes nothing.
-fn modes(t: Tokens<'_, '_>, from: usize) -> TransactionModes {
-    let mut modes = TransactionModes::default();
-    for index in from..t.len() {
-        if t.words(index, &["read", "only"]) {
-            modes.read_only = Some(true);
-        } else if t.words(index, &["read", "write"]) {
-            modes.read_only = Some(false);
-        } else if t.word(index, "deferrable") {
-            modes.deferrable = Some(!t.before(index, 1).is_word("not"));
-        } else if t.word(index, "level") {
-            modes.isolation = isolation(t, index + 1).or(modes.isolation);
-        }
-    }
-    modes
-}
-
-fn isolation(t: Tokens<'_, '_>, index: usize) -> Option<Isolation> {
-    if t.word(index, "serializable") {
-        Some(Isolation::Serializable)
-    } else if t.words(index, &["repeatable", "read"]) {
-        Some(Isolation::RepeatableRead)
-    } else if t.words(index, &["read", "committed"]) {
-        Some(Isolation::ReadCommitted)
-    } else if t.words(index, &["read", "uncommitted"]) {
-        Some(Isolation::ReadUncommitted)
-    } else {
-        None
-    }
-}
-
 fn last_name(t: Tokens<'_, '_>, index: usize) -> Box<str> {
     String::from_utf8_lossy(&t.at(index).folded()).into()
-}
-
-fn deallocate(t: Tokens<'_, '_>) -> Read {
-    let index = 1 + usize::from(t.word(1, "prepare") && t.len() > 2);
-    let what = if t.word(index, "all") {
-        Discard::DeallocateAll
-    } else {
-        Discard::Deallocate(last_name(t, index))
-    };
-    Read::new(StatementKind::Deallocate, Reason::PrimaryOnly).discards(what)
 }
 
 fn unlisten(t: Tokens<'_, '_>) -> Read {
@@ -586,18 +407,7 @@ fn unlisten(t: Tokens<'_, '_>) -> Read {
     Read::new(StatementKind::Unlisten, Reason::PrimaryOnly).discards(what)
 }
 
-fn discard(t: Tokens<'_, '_>) -> Read {
-    let read = Read::new(StatementKind::Discard, Reason::PrimaryOnly);
-    match t.at(1).text {
-        b"all" => read.discards(Discard::All),
-        b"temp" | b"temporary" => read.discards(Discard::Temp),
-        b"plans" => read.discards(Discard::Plans),
-        b"sequences" => read.discards(Discard::Sequences),
-        _ => Read::unparsed(StatementKind::Discard),
-    }
-}
-
-fn create(t: Tokens<'_, '_>) -> Read {
+fn create(text: &[u8], t: Tokens<'_, '_>) -> Read {
     let mut read = Read::new(StatementKind::Ddl, Reason::Write).ddl();
     let mut index = 1 + 2 * usize::from(t.words(1, &["or", "replace"]));
     index += usize::from(t.at(index).is_any(&["local", "global"]));
@@ -618,7 +428,10 @@ fn create(t: Tokens<'_, '_>) -> Read {
         && let Some(body) = t.find_outside(index, &["as"])
     {
         reading::read(t.from(body + 1), Mode::Query, &mut read.findings);
-        read.findings.effects.suspect |= t.word(body + 1, "execute");
+        if t.word(body + 1, "execute") {
+            read.findings.suspect();
+        }
+        read.findings.effects.state = state::is_touched(text, t);
     }
     read
 }

@@ -146,14 +146,19 @@ impl<'a> Token<'a> {
         self.start + self.text.len()
     }
 
-    /// Returns a name as the server knows it. Words of a shape are in lower case already.
+    /// Returns a name, or an operator, as the server knows it: without quotes, and cut to [`NAME_BYTES_LIMIT`]. Words of a
+    /// shape are in lower case already.
     pub(crate) fn folded(&self) -> Cow<'a, [u8]> {
+        if self.kind == TokenKind::Operator && self.text == b"!=" {
+            // The scanner knows no other name for it.
+            return Cow::Borrowed(b"<>");
+        }
         let inner = match self.text {
             [b'"', inner @ .., b'"'] if self.kind == TokenKind::QuotedIdent => inner,
-            word => return Cow::Borrowed(word),
+            word => return Cow::Borrowed(cut(word)),
         };
         if memchr::memchr(b'"', inner).is_none() {
-            return Cow::Borrowed(inner);
+            return Cow::Borrowed(cut(inner));
         }
         let mut name = Vec::with_capacity(inner.len());
         let mut bytes = inner.iter();
@@ -163,8 +168,25 @@ impl<'a> Token<'a> {
                 bytes.next();
             }
         }
+        name.truncate(cut(&name).len());
         Cow::Owned(name)
     }
+}
+
+/// Longest name: `NAMEDATALEN - 1` of a server that was built without changes. The scanner cuts longer ones.
+const NAME_BYTES_LIMIT: usize = 63;
+
+/// Returns what the server keeps of a name. It cuts no character in two, in UTF-8 as in all encodings of single bytes.
+fn cut(name: &[u8]) -> &[u8] {
+    if name.len() <= NAME_BYTES_LIMIT {
+        return name;
+    }
+    let mut end = NAME_BYTES_LIMIT;
+    // A byte that continues a character cannot begin what is cut off.
+    while end > 0 && name.get(end).is_some_and(|byte| byte & 0xC0 == 0x80) {
+        end -= 1;
+    }
+    name.get(..end).unwrap_or(name)
 }
 
 /// Returns the tokens of a shape without white space, and its comments, which are all hints.

@@ -2,7 +2,8 @@
 //!
 //! ## Why
 //! The tokens are the authority on what is safe; the tree is a second opinion with another way to be wrong, and it knows the
-//! structure. It is asked once per shape, and only about what the tokens hold for a read.
+//! structure. It is asked once per shape, and only about what the tokens hold for a read. The names of tables and functions
+//! are the tokens', which the tests hold against PostgreSQL's own tree.
 //!
 //! ## Limits
 //! sqlparser rejects one PostgreSQL query in twenty and misreads some: a tree that cannot be had is no objection.
@@ -18,7 +19,7 @@ use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 
 use crate::classify::Name;
-use crate::functions::{self, Verdict};
+use crate::functions::{self, Call};
 use crate::lexer::TokenKind;
 use crate::names::{Keyword, keyword};
 use crate::tokens::Tokens;
@@ -28,8 +29,8 @@ use crate::tokens::Tokens;
 pub(crate) enum Tree {
     /// There is none.
     Unreadable,
-    /// It is a read of these relations.
-    Read(Vec<Name>),
+    /// It is a read.
+    Read,
     /// It is not a read, for this reason.
     Objects(Reason),
 }
@@ -45,8 +46,8 @@ const NESTING_LIMIT: usize = 12;
 /// Deepest recursion of the parser: sqlparser's own default.
 const RECURSION_LIMIT: usize = 50;
 
-/// Reads a query from its text, whose tokens are given to judge the cost beforehand.
-pub(crate) fn read(text: &[u8], tokens: Tokens<'_, '_>) -> Tree {
+/// Reads a query from its text, whose tokens are given to judge the cost beforehand, with the calls found among them.
+pub(crate) fn read(text: &[u8], tokens: Tokens<'_, '_>, functions: &[Name]) -> Tree {
     if text.len() > TEXT_BYTES_LIMIT || !is_affordable(tokens) {
         return Tree::Unreadable;
     }
@@ -63,13 +64,10 @@ pub(crate) fn read(text: &[u8], tokens: Tokens<'_, '_>) -> Tree {
     let [Statement::Query(query)] = statements.as_slice() else {
         return Tree::Objects(Reason::Write);
     };
-    let mut walk = Walk::default();
-    if let ControlFlow::Break(reason) = query.visit(&mut walk) {
-        return Tree::Objects(reason);
+    match query.visit(&mut Walk { functions }) {
+        ControlFlow::Break(reason) => Tree::Objects(reason),
+        ControlFlow::Continue(()) => Tree::Read,
     }
-    let Walk { mut tables, common } = walk;
-    tables.retain(|table| table.schema.is_some() || !common.contains(&table.name));
-    Tree::Read(tables)
 }
 
 fn is_affordable(tokens: Tokens<'_, '_>) -> bool {
@@ -114,14 +112,12 @@ const CHAINING: &[&[u8]] = &[
     b"overlaps",
 ];
 
-#[derive(Debug, Default)]
-struct Walk {
-    tables: Vec<Name>,
-    /// Names of common table expressions, of any scope: a table of the same name elsewhere is lost to the list, no more.
-    common: Vec<Box<str>>,
+struct Walk<'f> {
+    /// The calls that the tokens have found.
+    functions: &'f [Name],
 }
 
-impl Walk {
+impl Walk<'_> {
     fn call(&self, name: &ObjectName) -> ControlFlow<Reason> {
         let Some(name) = to_name(name) else {
             return ControlFlow::Break(Reason::VolatileFunction);
@@ -131,35 +127,32 @@ impl Walk {
             name.schema.as_deref().map(str::as_bytes),
             name.name.as_bytes(),
         ) {
-            Verdict::Safe => ControlFlow::Continue(()),
-            Verdict::PrimaryOnly => ControlFlow::Break(Reason::PrimaryOnly),
-            // `coalesce`, `current_date` and the like are functions to sqlparser and constructs to PostgreSQL.
+            Call::Safe => ControlFlow::Continue(()),
+            // The tokens have found it too, so that it is judged by what the catalog says.
+            _ if self.functions.contains(&name) => ControlFlow::Continue(()),
+            Call::PrimaryOnly => ControlFlow::Break(Reason::PrimaryOnly),
+            // `coalesce`, `current_date` and the like are functions to sqlparser and constructs to PostgreSQL; so is `rollup` in
+            // some places, which the tokens know.
             _ if plain
-                && matches!(
-                    keyword(name.name.as_bytes()),
-                    Keyword::Reserved | Keyword::ColumnName
-                ) =>
+                && (matches!(&*name.name, "rollup" | "cube")
+                    || matches!(
+                        keyword(name.name.as_bytes()),
+                        Keyword::Reserved | Keyword::ColumnName
+                    )) =>
             {
                 ControlFlow::Continue(())
             }
-            Verdict::Volatile | Verdict::Unknown => ControlFlow::Break(Reason::VolatileFunction),
+            Call::Volatile | Call::Unknown => ControlFlow::Break(Reason::VolatileFunction),
         }
     }
 }
 
-impl Visitor for Walk {
+impl Visitor for Walk<'_> {
     type Break = Reason;
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Reason> {
         if !query.locks.is_empty() {
             return ControlFlow::Break(Reason::RowLock);
-        }
-        if let Some(with) = &query.with {
-            self.common.extend(
-                with.cte_tables
-                    .iter()
-                    .map(|cte| Box::from(cte.alias.name.value.as_str())),
-            );
         }
         match *query.body {
             SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => {
@@ -193,14 +186,6 @@ impl Visitor for Walk {
                 ..
             }
             | TableFactor::Function { name, .. } => self.call(name),
-            TableFactor::Table { name, .. } => {
-                if let Some(name) = to_name(name)
-                    && !self.tables.contains(&name)
-                {
-                    self.tables.push(name);
-                }
-                ControlFlow::Continue(())
-            }
             _ => ControlFlow::Continue(()),
         }
     }

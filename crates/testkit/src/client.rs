@@ -397,6 +397,12 @@ impl Client {
         self.parameters.get(name).map(String::as_str)
     }
 
+    /// Returns the last value of each parameter that the server reported.
+    #[must_use]
+    pub fn parameters(&self) -> &BTreeMap<String, String> {
+        &self.parameters
+    }
+
     /// Returns the transaction status of the last ReadyForQuery.
     #[must_use]
     pub fn status(&self) -> TransactionStatus {

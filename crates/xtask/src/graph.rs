@@ -91,6 +91,7 @@ const RULES: &[Rule] = &[
             "net",
             "consistency",
             "config",
+            "sql",
             "metrics",
         ],
         Allowed,

@@ -60,7 +60,7 @@ pub(crate) fn pgbouncer() -> Result<(), String> {
     install("PgBouncer", &["pgbouncer"])
 }
 
-/// A virtual environment with psycopg and asyncpg, in `target/drivers/venv`.
+/// A virtual environment with psycopg, asyncpg, SQLAlchemy and Django, in `target/drivers/venv`.
 fn python(root: &Path) -> Result<(), String> {
     let requirements = root.join("tests/drivers/requirements.txt");
     let venv = drivers(root).join("venv");
@@ -88,7 +88,7 @@ fn python(root: &Path) -> Result<(), String> {
     stamp(&venv, &requirements)
 }
 
-/// The packages of node-postgres, in `target/drivers/node`.
+/// The packages of node-postgres and `TypeORM`, in `target/drivers/node`.
 fn node(root: &Path) -> Result<(), String> {
     let source = root.join("tests/drivers/node");
     let lock = source.join("package-lock.json");

@@ -40,6 +40,7 @@ impl Fixture {
             max_lag: MaxLag::Time(Duration::from_secs(1)),
             connect_timeout: Duration::from_secs(2),
             slow_start: Duration::from_secs(5),
+            catalog_refresh: Duration::from_secs(60),
         };
         change(&mut settings);
         Fixture {

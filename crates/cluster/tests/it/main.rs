@@ -1,5 +1,7 @@
 //! The monitor on real clusters: what it finds, and how soon it sees a fault.
 
+mod catalog;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,6 +34,7 @@ fn settings(cluster: &Cluster) -> Settings {
         max_lag: MaxLag::Time(Duration::from_secs(5)),
         connect_timeout: Duration::from_secs(2),
         slow_start: Duration::ZERO,
+        catalog_refresh: Duration::from_secs(60),
     }
 }
 

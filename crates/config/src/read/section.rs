@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use pgweir_model::catalog::FunctionName;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -252,6 +253,11 @@ impl<'r, 'i> Section<'r, 'i> {
 
     pub(super) fn word<T: Word>(&mut self, key: &str) -> T {
         self.get(key, value::word).unwrap_or(T::FIRST)
+    }
+
+    pub(super) fn functions(&mut self, key: &str) -> Vec<FunctionName> {
+        self.get(key, |_, value| value::functions(value))
+            .unwrap_or_default()
     }
 
     pub(super) fn listen(&mut self, key: &str) -> Vec<ListenAddress> {

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pgweir_model::catalog::FunctionName;
 use toml::de::DeValue;
 
 use crate::reference::{self, Kind, Setting, Zero};
 use crate::settings::{
-    AuthMethod, BackendRole, Consistency, DEFAULT_LISTEN_PORT, PoolMode, Splitting,
+    AuthMethod, BackendRole, Consistency, DEFAULT_LISTEN_PORT, ForeignTables, PoolMode, Splitting,
     TransactionReads,
 };
 use crate::units::{format_size, parse_duration, parse_size};
@@ -57,6 +58,7 @@ word!(
     AuthMethod::ScramSha256,
     BackendRole::Auto,
     Consistency::Session,
+    ForeignTables::Primary,
     PoolMode::Session,
     Splitting::Off,
     TransactionReads::Primary
@@ -218,6 +220,50 @@ pub(crate) fn checked_host(text: &str) -> Result<&str, Wrong> {
         () if !host.chars().all(of_a_host) => Err(Wrong::new(format!("{text:?} is not a host"))),
         () => Ok(host),
     }
+}
+
+/// Reads a list of functions, each `name` or `schema.name`, written as SQL writes them: what is not in double quotes is in
+/// lower case.
+pub(super) fn functions(value: &DeValue<'_>) -> Result<Vec<FunctionName>, Wrong> {
+    let entries = value
+        .as_array()
+        .ok_or_else(|| expected("a list of functions", value))?;
+    entries
+        .iter()
+        .map(|entry| function(text(entry.get_ref())?))
+        .collect()
+}
+
+fn function(text: &str) -> Result<FunctionName, Wrong> {
+    let wrong = || Wrong::new(format!("{text:?} is not a function: name or schema.name"));
+    let (first, rest) = identifier(text.trim()).ok_or_else(wrong)?;
+    let Some(rest) = rest.strip_prefix('.') else {
+        let whole = rest.is_empty();
+        return whole
+            .then_some(FunctionName {
+                schema: None,
+                name: first,
+            })
+            .ok_or_else(wrong);
+    };
+    let (name, rest) = identifier(rest).ok_or_else(wrong)?;
+    let schema = Some(first);
+    rest.is_empty()
+        .then_some(FunctionName { schema, name })
+        .ok_or_else(wrong)
+}
+
+/// Splits an identifier off the front of a text.
+fn identifier(text: &str) -> Option<(Box<str>, &str)> {
+    if let Some(quoted) = text.strip_prefix('"') {
+        let (name, rest) = quoted.split_once('"')?;
+        return (!name.is_empty()).then(|| (name.into(), rest));
+    }
+    let of_a_name = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
+    let end = text.find(|c| !of_a_name(c)).unwrap_or(text.len());
+    let (name, rest) = text.split_at(end);
+    let begins_well = name.starts_with(|c: char| c.is_alphabetic() || c == '_');
+    begins_well.then(|| (name.to_ascii_lowercase().into(), rest))
 }
 
 pub(super) fn listen(value: &DeValue<'_>) -> Result<Vec<ListenAddress>, Wrong> {

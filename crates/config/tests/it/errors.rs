@@ -53,7 +53,7 @@ fn unknown_keys_are_named_with_their_neighbour() {
 fn what_is_not_built_is_told_apart_from_what_is_unknown() {
     let text = format!(
         "{CLUSTER}dns_ttl = '30s'\n[http]\nlisten = 'x'\n[[rules]]\n[databases.app]\nconsistency = 'strong'\n\
-         transaction_reads = 'until_write'\nsplitting = 'observe'\nshards = ['a']\n[server.tls]\nmode = 'allow'\n\
+         transaction_reads = 'until_commit'\nsplitting = 'observe'\nshards = ['a']\n[server.tls]\nmode = 'allow'\n\
          [auth]\nmethod = 'cert'\nquery = 'x'"
     );
     check(
@@ -361,4 +361,39 @@ proptest! {
         let text: String = lines.iter().map(|(table, key, value)| format!("{table}\n{key} = {value}\n")).collect();
         let _ = parse(&text, "f");
     }
+}
+
+#[test]
+fn functions_are_named_as_sql_names_them() {
+    let with =
+        |list: &str| format!("{TRUST}{CLUSTER}[databases.app]\nreplica_safe_functions = {list}");
+    let config = parse(&with("['Lower', 'app.\"Odd.name\"', '\"a b\".f']"), "f").expect("valid");
+    let named: Vec<_> = config.databases[0]
+        .policy
+        .replica_safe
+        .iter()
+        .map(|function| (function.schema.as_deref(), &*function.name))
+        .collect();
+    assert_eq!(
+        named,
+        [
+            (None, "lower"),
+            (Some("app"), "Odd.name"),
+            (Some("a b"), "f")
+        ]
+    );
+    for wrong in ["", "a.b.c", "a.", ".b", "f()", "a b", "\"a", "1f"] {
+        check(
+            &with(&format!("['{wrong}']")),
+            &[&*format!(
+                "f:5: [databases.app] replica_safe_functions: {wrong:?} is not a function: name or schema.name"
+            )],
+        );
+    }
+    check(
+        &with("'lower'"),
+        &[
+            "f:5: [databases.app] replica_safe_functions: expected a list of functions, found a text",
+        ],
+    );
 }

@@ -160,6 +160,7 @@ fn another(setting: &Setting) -> Option<String> {
             .find(|word| setting.default != Some(&format!("\"{word}\"")))
             .map(|word| format!("'{word}'")),
         Kind::Name | Kind::Host | Kind::Password => Some("'other'".to_owned()),
+        Kind::Functions => Some("['f', 'app.\"F\"']".to_owned()),
         Kind::Path | Kind::Backends => None,
     }
 }

@@ -3,8 +3,8 @@
 use std::rc::Rc;
 
 use pgweir_model::{PinReason, Reason};
-use pgweir_sql::Discard;
 use pgweir_sql::effects::TransactionControl;
+use pgweir_sql::{Classified, PinSet, StatementKind, TransactionModes};
 use pgweir_sql::plan::Plan;
 
 /// The facts of one batch (or of the part of it that is at hand).
@@ -14,10 +14,14 @@ pub struct Facts {
     pub deciding: Option<Rc<Plan>>,
     /// The first reason to keep the session on its server connection.
     pub pin: Option<PinReason>,
+    /// All of them.
+    pub pins: PinSet,
     /// Statements and calls, of any kind.
     pub statements: u32,
     /// Statements that the proxy answers itself.
     pub local_statements: u32,
+    /// The modes of its BEGIN.
+    pub begin: Option<TransactionModes>,
     /// What else is known of the batch.
     pub marks: Marks,
 }
@@ -45,8 +49,14 @@ impl Marks {
     pub const OPENS_TRANSACTION: Marks = Marks(128);
     /// It rolls a transaction back.
     pub const ROLLS_BACK: Marks = Marks(1 << 14);
-    /// It resets settings of the session, those of its startup packet included.
-    pub const RESETS: Marks = Marks(1 << 15);
+    /// It leaves a cursor or portal open, so that the transaction cannot move to another server.
+    pub const LEAVES_OPEN: Marks = Marks(1 << 10);
+    /// It may undo what keeps the session on its server connection.
+    pub const MAY_UNPIN: Marks = Marks(1 << 13);
+    /// It holds what a transaction that reads on a replica cannot do there.
+    pub const NEEDS_PRIMARY: Marks = Marks(1 << 11);
+    /// It touches settings or transactions: its text is to be read for that.
+    pub const STATE: Marks = Marks(1 << 12);
     /// What one of its statement names means depends on how an earlier batch ends.
     pub const DEPENDS: Marks = Marks(256);
     /// It makes the server forget prepared statements.
@@ -74,18 +84,20 @@ impl Facts {
             self.local_statements += 1;
         }
         let effects = &classified.effects;
-        self.pin = self.pin.or(effects.pin);
+        if may_unpin(&plan.classified) {
+            self.marks.set(Marks::MAY_UNPIN);
+        }
         if matches!(
             effects.transaction,
             TransactionControl::End { commit: false, .. }
         ) {
             self.marks.set(Marks::ROLLS_BACK);
         }
-        let resets = |discard: &Discard| matches!(discard, Discard::All | Discard::Settings);
-        if effects.discard.iter().any(resets) {
-            self.marks.set(Marks::RESETS);
+        if effects.state {
+            self.marks.set(Marks::STATE);
         }
-        if effects.suspect {
+        // A setting made by a function is asked of the server, whether it pins or not.
+        if effects.suspect || effects.pins.contains(PinReason::Setting) {
             self.marks.set(Marks::SUSPECT);
         }
         if effects.ddl {
@@ -98,8 +110,24 @@ impl Facts {
             self.marks.set(Marks::OPENS_TRANSACTION);
         }
         let is_read = |plan: &Plan| is_read(plan.classified.reason) && !plan.learned_primary.get();
-        if !is_read(plan) {
+        let is_neutral = classified.is_neutral()
+            || classified.is_settings_only()
+            || matches!(
+                effects.transaction,
+                TransactionControl::End { chain: false, .. } | TransactionControl::Set(_)
+            );
+        if let TransactionControl::Begin(modes) = effects.transaction {
+            // A second one in a batch is too much to follow.
+            if self.begin.is_some() || self.statements > 1 {
+                self.marks.set(Marks::NEEDS_PRIMARY);
+            }
+            self.begin = Some(modes);
+        } else if !is_read(plan) && !is_neutral {
             self.marks.set(Marks::WRITES);
+            self.marks.set(Marks::NEEDS_PRIMARY);
+        }
+        if is_declare(plan) {
+            self.marks.set(Marks::LEAVES_OPEN);
         }
         let replace = match &self.deciding {
             None => true,
@@ -127,6 +155,33 @@ pub fn is_read(reason: Reason) -> bool {
         reason,
         Reason::Read | Reason::ReadByTokens | Reason::ReadOnlyTransaction
     )
+}
+
+/// Returns whether a text may undo session state: what it undoes is then asked of the server.
+fn may_unpin(classified: &Classified) -> bool {
+    use StatementKind as Kind;
+    let undoes = |kind: Kind| {
+        matches!(
+            kind,
+            Kind::Close
+                | Kind::Ddl
+                | Kind::Discard
+                | Kind::Unlisten
+                | Kind::Deallocate
+                | Kind::Commit
+                | Kind::Rollback
+        )
+    };
+    let unlocks = |name: &str| name.starts_with("pg_advisory_unlock");
+    classified.effects.suspect
+        || !classified.effects.discard.is_empty()
+        || classified.statements.iter().any(|s| undoes(s.kind))
+        || classified.functions.iter().any(|f| unlocks(&f.name))
+}
+
+fn is_declare(plan: &Plan) -> bool {
+    let statements = &plan.classified.statements;
+    statements.iter().any(|s| s.kind == StatementKind::Declare)
 }
 
 fn opens_transaction(control: TransactionControl) -> bool {

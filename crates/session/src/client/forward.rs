@@ -5,20 +5,22 @@
 
 use std::rc::Rc;
 
-use pgweir_model::{PinReason, Sqlstate};
-use pgweir_sql::StatementKind;
+use pgweir_model::Sqlstate;
 use pgweir_sql::plan::Plan;
+use pgweir_sql::{TransactionControl, state_statements};
 use pgweir_wire::backend::{ErrorBuilder, ReadyForQuery, Severity, tag as backend_tag};
 use pgweir_wire::frontend::{
-    BindHead, Close, Describe, Parse, Query, Target, bind_head, parse_head, tag, target_head,
+    BindHead, Close, Describe, Execute, Parse, Query, Sync, Target, bind_head, parse_head, tag,
+    target_head,
 };
-use pgweir_wire::{DecodeError, Frames, Gather, HEADER_LEN, Header, TransactionStatus};
+use pgweir_wire::{DecodeError, Gather, HEADER_LEN, Header, ListBuf, TransactionStatus};
 
-use super::{ClientSession, Marks, Tables, significant};
+use super::{ClientSession, Marks, Probe, significant};
 use crate::error::{Side, Violation};
-use crate::outstanding::{Action, Change, Entry, Owed};
+use crate::outstanding::{Action, Change, Entry, Events, Owed};
 use crate::parameters::SharedParameters;
 use crate::server::ServerSession;
+use crate::state::Event;
 use crate::statement::{MISSING_NAME, Statement};
 
 /// One message of the input: where it stands and how much of it is there.
@@ -66,63 +68,103 @@ impl ClientSession {
             server.epoch = epoch;
         }
         let mut must_wait = false;
-        if server.parameters.id != self.parameters.id {
-            let switch = self.parameters.switch_sql(&server.parameters);
-            must_wait = !switch.is_empty();
-            sql.push_str(&switch);
-            server.parameters = SharedParameters::clone(&self.parameters);
+        let mut text = sql.into_bytes();
+        if server.parameters.id != self.state.wanted().id {
+            if !self.state.wanted().same(&server.parameters) {
+                let switch = self.state.wanted().switch_sql(&server.parameters);
+                must_wait = !switch.is_empty();
+                text.extend_from_slice(&switch);
+            }
+            server.parameters = SharedParameters::clone(self.state.wanted());
         }
-        if sql.is_empty() {
+        self.state.switched();
+        if text.is_empty() {
             return false;
         }
-        server.unnamed = None;
-        out.scratch_mut(|bytes| {
-            Query {
-                sql: sql.as_bytes(),
-            }
-            .encode(bytes)
-        });
-        self.outstanding.push(Entry::skip(Owed::Query));
+        self.ask(&text, server, out);
         must_wait
     }
 
-    /// Puts a statement of the session's past in front of its next batch, to bring a setting along. If it fails, so does the
-    /// session.
-    pub fn repeat(&mut self, sql: &[u8], server: &mut ServerSession, out: &mut Gather) {
+    /// Brings back what a RESET has taken from the connection although the session came with it. What the server reports of it
+    /// is news to the client, which was told of the RESET, and its ReadyForQuery is the one that the client waits for.
+    pub fn restore(&mut self, server: &mut ServerSession, out: &mut Gather) {
+        let sql = self.state.restore_sql();
+        self.state
+            .restored(server.status == TransactionStatus::InTransaction);
+        server.parameters = SharedParameters::clone(self.state.carried());
+        server.unnamed = None;
+        out.scratch_mut(|bytes| Query { sql: &sql }.encode(bytes));
+        self.outstanding.push(Entry {
+            action: Action::Tail,
+            ..Entry::forward(Owed::Query)
+        });
+    }
+
+    /// Makes the transaction that was just opened fail, as it did where it ran before.
+    pub fn fail_transaction(&mut self, out: &mut Gather) {
+        out.scratch_mut(|bytes| {
+            target_head(bytes, tag::DESCRIBE, Target::Statement, MISSING_NAME);
+            Sync.encode(bytes);
+        });
+        self.outstanding.push(Entry {
+            action: Action::Break,
+            ..Entry::forward(Owed::DescribeStatement)
+        });
+        self.outstanding.push(Entry::skip(Owed::Sync));
+    }
+
+    /// Puts a statement of ours in front of the session's next batch. If it fails, so does the session.
+    pub fn ask(&mut self, sql: &[u8], server: &mut ServerSession, out: &mut Gather) {
         server.unnamed = None;
         out.scratch_mut(|bytes| Query { sql }.encode(bytes));
         self.outstanding.push(Entry::skip(Owed::Query));
     }
 
-    /// Returns the statements of a portion that are a SET or RESET and nothing else, as text.
-    pub fn settings_in(&self, input: &[u8], len: usize, tables: &mut Tables) -> Vec<Vec<u8>> {
-        let mut frames = Frames::new(input.get(..len).unwrap_or(input));
-        let is_setting = |plan: &Plan| {
-            let one = matches!(
-                plan.classified.statements.as_slice(),
-                [one] if matches!(one.kind, StatementKind::Set | StatementKind::Reset)
-            );
-            one && plan.classified.effects.pin == Some(PinReason::Setting)
-        };
-        let mut settings = Vec::new();
-        while let Ok(Some(frame)) = frames.next() {
-            let text = match frame.tag {
-                tag::QUERY => Query::decode(frame.body())
-                    .ok()
-                    .map(|query| query.sql.to_vec()),
-                tag::PARSE => Parse::decode(frame.body())
-                    .ok()
-                    .map(|parse| parse.sql.to_vec()),
-                tag::BIND => match BindHead::decode(frame.body()) {
-                    Ok(Some(head)) => self.statement_text(head.statement),
-                    Ok(None) | Err(_) => None,
-                },
-                _ => None,
-            };
-            let text = text.filter(|sql| is_setting(&tables.plans.get(sql)));
-            settings.extend(text.filter(|text| settings.last() != Some(text)));
+    /// Asks the server for one row about what the session has left there. Its failure harms nobody.
+    pub fn probe(&mut self, sql: &[u8], server: &mut ServerSession, out: &mut Gather) {
+        self.ask(sql, server, out);
+        self.probe = Probe::Asked(Vec::new());
+    }
+
+    /// Opens the session's transaction on this server: its BEGIN, which no server has seen yet or only another one, and what
+    /// the session has set in it since.
+    ///
+    /// As extended messages without a Sync: should one fail, the server skips the batch that comes behind them, whatever kind
+    /// it is, so that it never runs outside of its transaction.
+    ///
+    /// `begin` stands for the client's own BEGIN, where that would not do.
+    pub fn open_transaction(
+        &mut self,
+        begin: Option<&[u8]>,
+        server: &mut ServerSession,
+        out: &mut Gather,
+    ) {
+        server.unnamed = None;
+        let (own, steps) = self.state.transaction();
+        let mut count = 0;
+        for sql in begin.or(own).into_iter().chain(steps) {
+            out.scratch_mut(|bytes| {
+                Parse {
+                    name: b"",
+                    sql,
+                    parameter_types: ListBuf::new().as_list(),
+                }
+                .encode(bytes);
+                bind_head(bytes, b"", b"", BIND_NOTHING.len());
+                bytes.extend_from_slice(BIND_NOTHING);
+                Execute {
+                    portal: b"",
+                    max_rows: 0,
+                }
+                .encode(bytes);
+            });
+            count += 1;
         }
-        settings
+        for _ in 0..count {
+            for owed in [Owed::Parse, Owed::Bind, Owed::Execute] {
+                self.outstanding.push(Entry::skip(owed));
+            }
+        }
     }
 
     /// Translates the first `len` bytes of `input`, which `scan` has found, and forgets what `scan` found.
@@ -141,9 +183,6 @@ impl ClientSession {
         }
         if self.batch.facts.marks.has(Marks::DISCARDS) {
             self.outstanding.note_discards();
-        }
-        if self.batch.facts.marks.has(Marks::RESETS) {
-            server.parameters = server.parameters.doubtful();
         }
         let input = input.get(..len).unwrap_or(input);
         let mut at = self.rest.len.min(input.len());
@@ -207,7 +246,7 @@ impl ClientSession {
         match message.header.tag {
             tag::QUERY => {
                 out.input(as_it_is);
-                self.owe_query(server);
+                self.owe_query(message.body, server);
                 // Behind extended messages without a Sync the server may skip it: only ReadyForQuery tells.
                 self.is_open = was_open;
             }
@@ -217,7 +256,10 @@ impl ClientSession {
             tag::CLOSE => self.forward_close(message, out),
             tag::EXECUTE => {
                 out.input(as_it_is);
-                self.outstanding.push(Entry::forward(Owed::Execute));
+                self.outstanding.push(Entry {
+                    events: self.events_of_portal(message.body),
+                    ..Entry::forward(Owed::Execute)
+                });
             }
             tag::SYNC => {
                 out.input(as_it_is);
@@ -248,7 +290,7 @@ impl ClientSession {
     }
 
     /// A simple query drops the unnamed statement, the server's and the client's.
-    fn owe_query(&mut self, server: &mut ServerSession) {
+    fn owe_query(&mut self, body: &[u8], server: &mut ServerSession) {
         server.unnamed = None;
         let is_touched = self.unnamed.is_some() || self.outstanding.pending(b"").is_open();
         let change = match is_touched {
@@ -257,10 +299,38 @@ impl ClientSession {
             },
             false => Change::None,
         };
+        let events = match self.batch.facts.marks.has(Marks::STATE) {
+            true => body.split(|byte| *byte == 0).next().and_then(events_of),
+            false => None,
+        };
         self.outstanding.push(Entry {
             change,
+            events,
             ..Entry::forward(Owed::Query)
         });
+    }
+
+    /// Returns what the statement of a portal does to the state.
+    fn events_of_portal(&self, body: &[u8]) -> Option<Box<Events>> {
+        if self.portals.is_empty() {
+            return None;
+        }
+        let portal = body.split(|byte| *byte == 0).next().unwrap_or_default();
+        let (_, statement) = self.portals.iter().find(|(name, _)| **name == *portal)?;
+        let text = statement.tail.as_deref()?.split(|byte| *byte == 0).next()?;
+        events_of(text)
+    }
+
+    /// Remembers that a portal is made of a statement that touches the state, or that it no longer is.
+    fn note_portal(&mut self, portal: &[u8], statement: &Rc<Statement>) {
+        let touches = |plan: &Rc<Plan>| plan.classified.effects.state;
+        let touches = statement.plan.as_ref().is_some_and(touches);
+        if touches || !self.portals.is_empty() {
+            self.portals.retain(|(name, _)| **name != *portal);
+        }
+        if touches {
+            self.portals.push((portal.into(), Rc::clone(statement)));
+        }
     }
 
     fn owe_copy_end(&mut self, server: &mut ServerSession) {
@@ -323,8 +393,16 @@ impl ClientSession {
                 statement: Rc::clone(&statement),
             },
             places: None,
+            events: None,
         };
-        if server.statements.touch(id) || (name.is_empty() && server.unnamed == Some(id)) {
+        if server.status == TransactionStatus::Failed && !ends_transaction(&statement) {
+            // It is refused, wherever it is known.
+            let tail_start = message.start + HEADER_LEN + name_len + 1;
+            let tail_len = message.header.frame_len() - HEADER_LEN - name_len - 1;
+            out.scratch_mut(|bytes| parse_head(bytes, b"", tail_len));
+            out.input(tail_start..message.end);
+            server.unnamed = None;
+        } else if server.statements.touch(id) || (name.is_empty() && server.unnamed == Some(id)) {
             entry.action = Action::Fake;
         } else if name.is_empty() && !statement.is_repeated() {
             out.input(message.start..message.end);
@@ -374,6 +452,7 @@ impl ClientSession {
             self.rest.is_dropped = true;
             return Ok(());
         };
+        self.note_portal(head.portal, &statement);
         let name: &[u8] = match self.place(&statement, server, out) {
             Placed::Unnamed => b"",
             Placed::Named => &statement.server_name,
@@ -531,6 +610,7 @@ impl ClientSession {
         &mut self,
         input: &[u8],
         len: usize,
+        status: TransactionStatus,
         out: &mut Gather,
     ) -> Result<(), Violation> {
         let input = input.get(..len).unwrap_or(input);
@@ -557,10 +637,7 @@ impl ClientSession {
                 }
                 tag::SYNC => {
                     out.scratch_mut(|bytes| {
-                        ReadyForQuery {
-                            status: TransactionStatus::Idle,
-                        }
-                        .encode(bytes)
+ReadyForQuery { status }.encode(bytes)
                     });
                 }
                 _ => {}
@@ -572,6 +649,16 @@ impl ClientSession {
     }
 }
 
+/// Returns whether a failed transaction takes the statement.
+fn ends_transaction(statement: &Statement) -> bool {
+    statement.plan.as_ref().is_none_or(|plan| {
+        !matches!(
+            plan.classified.effects.transaction,
+            TransactionControl::None | TransactionControl::Set(_) | TransactionControl::Begin(_)
+        )
+    })
+}
+
 /// Close of a statement never reaches a server: others may use the same one.
 fn close_statement(name: &[u8]) -> Entry {
     Entry {
@@ -579,5 +666,20 @@ fn close_statement(name: &[u8]) -> Entry {
         action: Action::Fake,
         change: Change::Undefine { name: name.into() },
         places: None,
+        events: None,
     }
+}
+
+/// What follows the names in a Bind without parameters whose results are text.
+const BIND_NOTHING: &[u8] = &[0, 0, 0, 0, 0, 0];
+
+/// Returns what the statements of a text do to the state.
+fn events_of(sql: &[u8]) -> Option<Box<Events>> {
+    let list: Vec<_> = state_statements(sql).iter().filter_map(Event::of).collect();
+    (!list.is_empty()).then(|| {
+        Box::new(Events {
+            list,
+            completed: 0,
+        })
+    })
 }

@@ -3,8 +3,9 @@
 use std::rc::Rc;
 
 use pgweir_sql::plan::Plan;
-use pgweir_sql::{Classified, Discard};
-use pgweir_wire::frontend::{BindHead, Close, Describe, Parse, Query, Target, tag};
+use pgweir_model::PinReason;
+use pgweir_sql::{Classified, Discard, PinSet, StatementKind, hidden};
+use pgweir_wire::frontend::{BindHead, Close, Describe, Execute, Parse, Query, Target, tag};
 use pgweir_wire::{Frame, Header};
 
 use super::facts::Marks;
@@ -199,11 +200,9 @@ impl ClientSession {
                 let name = body_prefix(rest).get(..name_len).unwrap_or_default();
                 let statement = tables.statements.prepare_unread();
                 self.note_unread();
-                self.batch.facts.pin = self
-                    .batch
-                    .facts
-                    .pin
-                    .or(Some(pgweir_model::PinReason::Unread));
+                let facts = &mut self.batch.facts;
+                facts.pin = facts.pin.or(Some(PinReason::Unread));
+                facts.pins.insert(PinReason::Unread);
                 self.batch.facts.marks.set(Marks::NEEDS_SERVER);
                 self.note_definition(name, statement);
                 true
@@ -244,7 +243,7 @@ impl ClientSession {
                 match Query::decode(body) {
                     Ok(query) => {
                         let plan = tables.plans.get(query.sql);
-                        self.add_plan(&plan);
+                        self.add_plan(&plan, query.sql);
                     }
                     // The server says what is wrong with it.
                     Err(_) => self.note_malformed(),
@@ -253,7 +252,12 @@ impl ClientSession {
             }
             tag::PARSE => self.scan_parse(body, tables),
             tag::BIND => match BindHead::decode(body) {
-                Ok(Some(head)) => self.note_statement(head.statement),
+                Ok(Some(head)) => {
+                    if !head.portal.is_empty() {
+                        self.batch.facts.marks.set(Marks::LEAVES_OPEN);
+                    }
+                    self.note_statement(head.statement);
+                }
                 Ok(None) | Err(_) => self.note_malformed(),
             },
             tag::DESCRIBE => {
@@ -271,7 +275,13 @@ impl ClientSession {
                     self.note_malformed();
                 }
             }
-            tag::EXECUTE => self.batch.facts.marks.set(Marks::NEEDS_SERVER),
+            tag::EXECUTE => {
+                let marks = &mut self.batch.facts.marks;
+                marks.set(Marks::NEEDS_SERVER);
+                if Execute::decode(body).is_ok_and(|execute| execute.max_rows != 0) {
+                    marks.set(Marks::LEAVES_OPEN);
+                }
+            }
             tag::SYNC => return Ok(Some(Portion::Batch)),
             tag::FLUSH => return Ok(Some(Portion::Flushed)),
             tag::FUNCTION_CALL => {
@@ -300,9 +310,9 @@ impl ClientSession {
         let tail = body.get(parse.name.len() + 1..).unwrap_or_default();
         let statement = tables
             .statements
-            .prepare(tail, parse.sql, &mut tables.plans);
+            .prepare(tail, parse.sql, self.reading(), &mut tables.plans);
         if let Some(plan) = &statement.plan {
-            self.add_plan(plan);
+            self.add_plan(plan, parse.sql);
         }
         let context = Context {
             epoch: tables.epoch,
@@ -320,9 +330,7 @@ impl ClientSession {
 
     /// Returns the named statement that the batch at hand defines.
     fn in_batch(&self, name: &[u8]) -> Option<Rc<Statement>> {
-        let defined = &self.batch.defined;
-        let found = defined.iter().rev().find(|(known, _)| **known == *name);
-        found.map(|(_, statement)| Rc::clone(statement))
+        self.batch.defined.get(name).cloned()
     }
 
     fn note_place(&mut self, statement: &Statement) {
@@ -331,11 +339,19 @@ impl ClientSession {
         }
     }
 
-    fn add_plan(&mut self, plan: &Rc<Plan>) {
+    /// Adds a statement to the facts; `text` is its own, not its shape.
+    fn add_plan(&mut self, plan: &Rc<Plan>, text: &[u8]) {
         let classified = &plan.classified;
         let is_local = classified.local.is_some()
             || self.deallocates_own(&classified.effects.discard, classified);
         self.batch.facts.add_plan(plan, is_local);
+        let pins = hidden_pins(classified, text);
+        self.batch.facts.pins = self.batch.facts.pins.union(pins);
+        self.batch.facts.pin = self.batch.facts.pin.or(pins.iter().next());
+        if plan.classified.effects.settings && self.state.has_startup() {
+            // Should it take away what the session came with, that is brought back before anything else is run.
+            self.batch.facts.marks.set(Marks::DISCARDS);
+        }
     }
 
     /// Returns whether the text is a DEALLOCATE of a statement that was prepared by the protocol: no server knows its name.
@@ -351,6 +367,7 @@ impl ClientSession {
     /// A message that cannot be read: it goes to the primary, which says what is wrong with it, or is made to fail there.
     fn note_malformed(&mut self) {
         self.batch.facts.marks.set(Marks::NEEDS_SERVER);
+        self.batch.facts.marks.set(Marks::NEEDS_PRIMARY);
         self.batch.facts.marks.set(Marks::UNKNOWN_STATEMENT);
     }
 
@@ -360,6 +377,7 @@ impl ClientSession {
         facts.marks.set(Marks::NEEDS_SERVER);
         facts.marks.set(Marks::UNREAD);
         facts.marks.set(Marks::WRITES);
+        facts.marks.set(Marks::NEEDS_PRIMARY);
         facts.marks.set(Marks::SUSPECT);
     }
 
@@ -374,7 +392,7 @@ impl ClientSession {
             }
             self.batch
                 .defined
-                .push((significant(name).into(), statement));
+                .insert(significant(name).into(), statement);
         }
     }
 
@@ -402,13 +420,38 @@ impl ClientSession {
             Some(statement) => match &statement.plan {
                 Some(plan) => {
                     let plan = Rc::clone(plan);
-                    self.add_plan(&plan);
+                    let tail = statement.tail.as_deref().unwrap_or_default();
+                    let text = tail.split(|byte| *byte == 0).next();
+                    self.add_plan(&plan, text.unwrap_or_default());
                 }
                 None => self.note_unread(),
             },
-            None => self.batch.facts.marks.set(Marks::UNKNOWN_STATEMENT),
+            None => {
+                self.batch.facts.marks.set(Marks::UNKNOWN_STATEMENT);
+                self.batch.facts.marks.set(Marks::NEEDS_PRIMARY);
+            }
         }
     }
+}
+
+/// Returns what keeps the session on its server connection, as far as only the text tells.
+fn hidden_pins(classified: &Classified, text: &[u8]) -> PinSet {
+    let effects = &classified.effects;
+    let mut pins = effects.pins;
+    if pins.contains(PinReason::Setting)
+        && classified.functions.iter().any(|f| &*f.name == "set_config")
+        && hidden::sets_adopted_only(text)
+    {
+        pins.remove(PinReason::Setting);
+    }
+    let is_do = |kind| kind == StatementKind::Do;
+    if effects.suspect
+        && classified.statements.iter().any(|s| is_do(s.kind))
+        && hidden::sets_unlisted(text)
+    {
+        pins.insert(PinReason::Setting);
+    }
+    pins
 }
 
 fn is_copy(tag: u8) -> bool {

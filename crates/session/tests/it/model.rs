@@ -71,8 +71,9 @@ const ABORTED: &str =
 
 impl Model {
     /// Makes a server whose sessions begin with these settings.
-    pub(crate) fn new(settings: &[(String, String)]) -> Model {
-        let settings: BTreeMap<_, _> = settings.iter().cloned().collect();
+    pub(crate) fn new(settings: &[(&str, &str)]) -> Model {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let settings: BTreeMap<_, _> = settings.iter().map(owned).collect();
         Model {
             defaults: settings.clone(),
             settings,
@@ -460,6 +461,7 @@ impl Model {
     /// `RESET name`, and `SELECT pg_catalog.set_config('name',E'value',false),…`.
     fn change_settings(&mut self, sql: &str) {
         if let Some(name) = sql.strip_prefix("RESET ") {
+            let name = name.trim_end_matches(';').trim_matches('"');
             match self.defaults.get(name) {
                 Some(value) => drop(self.settings.insert(name.to_owned(), value.clone())),
                 None => drop(self.settings.remove(name)),

@@ -1,5 +1,7 @@
 //! Several batches under way at once.
 
+use std::time::{Duration, Instant};
+
 use pgweir_session::client::{Portion, ScanMode};
 use pgweir_session::{Limits, Scan};
 
@@ -124,4 +126,51 @@ fn whole_batches_are_told_from_those_whose_end_is_still_to_come() {
     assert!(!rig.client.are_whole_batches_answered());
     rig.passes("ParseComplete | BindComplete | Ready(I)");
     assert!(rig.client.are_whole_batches_answered());
+}
+
+#[test]
+fn the_cost_of_a_request_does_not_grow_with_the_requests_before_it() {
+    const REQUESTS: usize = 100_000;
+    let limits = Limits {
+        max_message: 1 << 24,
+        route_buffer: 1 << 24,
+        pipeline: 1 << 20,
+    };
+    let mut rig = Rig::with(limits, 500);
+    // A batch that is still to be answered, so that the next one must ask whether it depends on this one.
+    rig.send("Parse(first,select 0) | Sync");
+    let mut input = client_bytes("Parse(a,select 1)");
+    for _ in 0..REQUESTS {
+        input.extend(client_bytes("Bind(,a)"));
+    }
+    input.extend(client_bytes("Sync"));
+    let begin = Instant::now();
+    let (taken, _) = rig.send_bytes(&input, ScanMode::Whole);
+    let elapsed = begin.elapsed();
+    assert_eq!(taken, input.len());
+    // Linear it takes a tenth of a second without optimisation; a walk over what is due for each request takes minutes.
+    assert!(elapsed < Duration::from_secs(10), "{elapsed:?}");
+}
+
+#[test]
+fn the_cost_of_a_statement_does_not_grow_with_the_statements_before_it() {
+    const STATEMENTS: usize = 30_000;
+    let limits = Limits {
+        max_message: 1 << 24,
+        route_buffer: 1 << 24,
+        pipeline: 1 << 20,
+    };
+    let mut rig = Rig::with(limits, 500);
+    let mut input = Vec::new();
+    for n in 0..STATEMENTS {
+        input.extend(client_bytes(&format!(
+            "Parse(s{n},select {n}) | Bind(,s{n})"
+        )));
+    }
+    input.extend(client_bytes("Sync"));
+    let begin = Instant::now();
+    let (taken, _) = rig.send_bytes(&input, ScanMode::Whole);
+    let elapsed = begin.elapsed();
+    assert_eq!(taken, input.len());
+    assert!(elapsed < Duration::from_secs(10), "{elapsed:?}");
 }

@@ -287,7 +287,9 @@ impl Session {
         if self.held.is_none() {
             if !facts.marks.has(Marks::NEEDS_SERVER) {
                 let mut gather = Gather::new();
-                self.client.answer_locally(rest, len, &mut gather).unwrap();
+                self.client
+                    .answer_locally(rest, len, TransactionStatus::Idle, &mut gather)
+                    .unwrap();
                 self.got.extend(bytes_of(&gather, rest));
                 return Act::Done;
             }
@@ -320,8 +322,8 @@ impl Session {
             Stage::Fresh => true,
             Stage::Switching => false,
             Stage::Used => {
-                server.parameters.id != self.client.parameters.id
-                    && server.status == TransactionStatus::Idle
+                self.client.state.lacks()
+                    && server.status != TransactionStatus::Failed
                     && self.client.is_settled()
                     && !self.client.is_in_mid_batch()
             }
@@ -335,6 +337,11 @@ impl Session {
         };
         let server = &mut servers[held.server];
         let mut gather = Gather::new();
+        if held.stage == Stage::Used {
+            self.client.restore(&mut server.session, &mut gather);
+            server.to.extend(bytes_of(&gather, &[]));
+            return false;
+        }
         let must_wait = self
             .client
             .begin_lease(&mut server.session, epoch, &mut gather);
@@ -401,7 +408,7 @@ impl Session {
             .forward(rest, len, &mut server.session, &mut gather)
             .unwrap();
         if may_replay {
-            self.client.arm_replay();
+            self.client.arm_replay(false);
         }
         server.to.extend(bytes_of(&gather, rest));
         // Behind a piece as well: replies of ours that wait for the server's, while that waits for more, would fill the

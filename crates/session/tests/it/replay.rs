@@ -14,7 +14,7 @@ const REFUSED: &str = "Error(25006 cannot execute UPDATE in a read-only transact
 fn watching(batch: &str) -> Rig {
     let mut rig = Rig::new();
     rig.send(batch);
-    rig.client.arm_replay();
+    rig.client.arm_replay(false);
     rig
 }
 
@@ -67,7 +67,7 @@ fn replies_of_ours_wait_until_it_is_decided() {
     let mut rig = Rig::new();
     rig.prepare("a", "select f()");
     rig.send("Parse(b,select f()) | Bind(,b) | Execute | Sync");
-    rig.client.arm_replay();
+    rig.client.arm_replay(false);
     assert_eq!(
         outcome(&mut rig, "BindComplete"),
         (0, ReplyEvent::None, String::new())
@@ -153,10 +153,10 @@ fn a_refusal_that_comes_in_pieces_is_understood_once_it_is_whole() {
 #[test]
 fn a_switch_of_parameters_in_front_does_not_hide_a_refusal() {
     let mut rig = Rig::new();
-    rig.client = ClientSession::new(LIMITS, parameters(1, &[("timezone", "CET")]), 1);
+    rig.client = ClientSession::new(LIMITS, parameters(&[("timezone", "CET")]), 1);
     rig.lease(0);
     rig.send("Query(select f())");
-    rig.client.arm_replay();
+    rig.client.arm_replay(false);
     assert_eq!(
         outcome(&mut rig, "Row(CET) | Complete(SELECT 1) | Ready(I)").1,
         ReplyEvent::None

@@ -9,7 +9,7 @@ use pgweir_session::{
     Violation,
 };
 use pgweir_sql::plan::PlanTable;
-use pgweir_wire::Gather;
+use pgweir_wire::{Gather, TransactionStatus};
 
 use crate::notation::{client_bytes, server_bytes, show_client, show_server};
 
@@ -30,12 +30,12 @@ pub(crate) fn tables() -> Tables {
 }
 
 /// Makes a set of run-time parameters.
-pub(crate) fn parameters(id: u64, entries: &[(&str, &str)]) -> Arc<ParameterSet> {
+pub(crate) fn parameters(entries: &[(&str, &str)]) -> Arc<ParameterSet> {
     let entries = entries
         .iter()
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
         .collect();
-    Arc::new(ParameterSet { id, entries })
+    Arc::new(ParameterSet::from_pairs(entries))
 }
 
 /// A client, a server, and what they share.
@@ -52,7 +52,7 @@ impl Rig {
 
     pub(crate) fn with(limits: Limits, statement_limit: usize) -> Rig {
         Rig {
-            client: ClientSession::new(limits, parameters(0, &[]), 1),
+            client: ClientSession::new(limits, parameters(&[]), 1),
             server: ServerSession::new(Vec::new(), statement_limit),
             tables: tables(),
         }
@@ -62,7 +62,7 @@ impl Rig {
     pub(crate) fn next_client(&mut self) -> ClientSession {
         std::mem::replace(
             &mut self.client,
-            ClientSession::new(LIMITS, parameters(0, &[]), 1),
+            ClientSession::new(LIMITS, parameters(&[]), 1),
         )
     }
 
@@ -132,7 +132,7 @@ impl Rig {
         );
         let mut gather = Gather::new();
         self.client
-            .answer_locally(&input, input.len(), &mut gather)
+            .answer_locally(&input, input.len(), TransactionStatus::Idle, &mut gather)
             .unwrap();
         show_server(&bytes_of(&gather, &input))
     }

@@ -152,15 +152,11 @@ impl Simulation {
 fn actor(random: &mut Random, limits: Limits) -> Actor {
     let number = random.below(3);
     let name = format!("client {number}");
-    let parameters = match number {
-        0 => parameters(0, &[]),
-        number => parameters(
-            u64::try_from(number).unwrap(),
-            &[("application_name", &name)],
-        ),
-    };
+    let settings = [("application_name", &*name)];
+    let settings = &settings[..usize::from(number > 0)];
+    let parameters = parameters(settings);
     let place = 1 + u64::try_from(number).unwrap();
-    let mut own = Model::new(&parameters.entries);
+    let mut own = Model::new(settings);
     let mut writer = Writer {
         random,
         steps: Vec::new(),

@@ -490,7 +490,7 @@ fn a_parse_that_a_server_has_accepted_needs_no_server() {
         "the schema has changed"
     );
     rig.tables.epoch = 0;
-    rig.client = ClientSession::new(LIMITS, parameters(7, &[("search_path", "x")]), 2);
+    rig.client = ClientSession::new(LIMITS, parameters(&[("search_path", "x")]), 2);
     assert!(
         needs_server(&mut rig, "Parse(b,select 1) | Sync"),
         "it may mean something else there"

@@ -4,7 +4,8 @@ use pgweir_model::Reason;
 use pgweir_sql::{HintRoute, classify};
 
 /// Cases that need the catalog, with what is said without it: always on the safe side where a function may write, and a read
-/// where a replica would refuse loudly. They fail here on the day the catalog decides them.
+/// where a replica would refuse loudly. With the catalog, `crates/cluster/tests/it/catalog.rs` holds them against what the
+/// file says.
 const NEEDS_CATALOG: &[(&str, Reason)] = &[
     (
         "SELECT add_tax(10), user_total(1), lower('X'), now(), random(), gen_random_uuid(), clock_timestamp()",

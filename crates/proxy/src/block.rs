@@ -1,0 +1,562 @@
+//! Transaction blocks in which the proxy has a hand: held back until their first statement, or reading on a replica, from where
+//! they can still move to the primary.
+//!
+//! ```text
+//!            BEGIN (answered here)
+//!   nothing ─────────────────────► Held ── a first statement that reads ──► OnReplica ── COMMIT, ROLLBACK ──► nothing
+//!      ▲                            │ ▲                                        │
+//!      │ COMMIT, ROLLBACK           │ └──── the first that needs the primary ◄─┘  (rolled back there, opened anew)
+//!      └────────────────────────────┤
+//!                                   └── anything else ──► on the primary: an ordinary transaction, nothing to do here
+//! ```
+//! Under READ COMMITTED every statement has a snapshot of its own, and the primary is never behind a replica: the application
+//! cannot see that the transaction moved. See <https://www.postgresql.org/docs/current/transaction-iso.html>.
+
+use std::sync::Arc;
+use std::task::Context;
+
+use pgweir_config::{PoolMode, TransactionReads};
+use pgweir_model::Reason;
+use pgweir_route::Facts as RouteFacts;
+use pgweir_session::client::{Facts, Marks, Portion};
+use pgweir_session::parameters::Value;
+use pgweir_sql::{Isolation, TransactionControl, TransactionModes};
+use pgweir_wire::backend::{
+    BindComplete, CommandComplete, NoData, ParameterDescription, ParseComplete, ReadyForQuery,
+};
+use pgweir_wire::frontend::{Bind, Describe, Parse, Query, Target, tag};
+use pgweir_wire::{Frames, ListBuf, TransactionStatus};
+
+use crate::client_task::{Client, Next};
+use crate::dispatch::Act;
+use crate::fault::Fault;
+
+/// A transaction block that the client has opened and that is no server's alone.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Block {
+    /// What its BEGIN and SET TRANSACTION ask for.
+    pub(crate) modes: TransactionModes,
+    pub(crate) stage: BlockStage,
+    /// A cursor or portal was left open where it runs: it stays there.
+    pub(crate) is_stuck: bool,
+}
+
+/// Where a block stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BlockStage {
+    /// No server has it.
+    Held,
+    /// Likewise, and it has failed: only its end is heard.
+    Failed,
+    /// It reads on a replica.
+    OnReplica,
+}
+
+/// What modes mean once the session's defaults are counted in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Meaning {
+    read_only: bool,
+    /// Every statement has its own snapshot.
+    read_committed: bool,
+    serializable: bool,
+    /// `READ WRITE` was asked for in so many words.
+    says_read_write: bool,
+}
+
+impl Meaning {
+    /// Returns whether a replica may run the transaction, as long as it only reads.
+    fn allows_replica(self) -> bool {
+        if self.read_only {
+            !self.serializable
+        } else {
+            self.read_committed
+        }
+    }
+
+    /// Returns whether it is one that no replica runs.
+    pub(crate) fn is_serializable(self) -> bool {
+        self.serializable
+    }
+
+    /// Returns whether it cannot write.
+    pub(crate) fn is_read_only(self) -> bool {
+        self.read_only
+    }
+
+    /// Returns whether it may move from a replica to the primary.
+    fn may_move(self) -> bool {
+        self.read_committed
+    }
+}
+
+/// What becomes of the batch at hand, as far as a block is concerned.
+pub(crate) enum Taken {
+    /// It has been answered, or waits.
+    Yes(Act),
+    /// It needs a server.
+    No,
+}
+
+impl Client {
+    /// Returns the transaction status that the client knows of.
+    pub(crate) fn client_status(&self) -> TransactionStatus {
+        match (&self.held, self.block) {
+            (Some(held), _) => held.status(),
+            (None, None) => TransactionStatus::Idle,
+            (None, Some(block)) if block.stage == BlockStage::Failed => TransactionStatus::Failed,
+            (None, Some(_)) => TransactionStatus::InTransaction,
+        }
+    }
+
+    /// Notes that a batch fails that was not sent: so does the block that it was for. Returns the status to report.
+    pub(crate) fn fail_block(&mut self) -> TransactionStatus {
+        if let Some(block) = &mut self.block {
+            block.stage = BlockStage::Failed;
+        }
+        self.client_status()
+    }
+
+    /// Returns what a transaction without modes of its own is: looked up for every batch, so kept until a setting changes.
+    pub(crate) fn default_meaning(&self) -> Meaning {
+        let id = self.session.state.wanted().id;
+        if let Some((of, meaning)) = self.default_meaning.get()
+            && of == id
+        {
+            return meaning;
+        }
+        let meaning = self.meaning(TransactionModes::default());
+        self.default_meaning.set(Some((id, meaning)));
+        meaning
+    }
+
+    /// Returns what modes come to in this session.
+    pub(crate) fn meaning(&self, modes: TransactionModes) -> Meaning {
+        let isolation = modes.isolation.or_else(|| {
+            match self.default_of("default_transaction_isolation").as_deref() {
+                Some("read committed") => Some(Isolation::ReadCommitted),
+                Some("read uncommitted") => Some(Isolation::ReadUncommitted),
+                Some("repeatable read") => Some(Isolation::RepeatableRead),
+                // What is not known may be the strictest.
+                _ => Some(Isolation::Serializable),
+            }
+        });
+        let read_only = modes.read_only.unwrap_or_else(|| {
+            let value = self.default_of("default_transaction_read_only");
+            matches!(value.as_deref(), Some("on" | "true" | "yes" | "1"))
+        });
+        Meaning {
+            read_only,
+            read_committed: matches!(
+                isolation,
+                Some(Isolation::ReadCommitted | Isolation::ReadUncommitted)
+            ),
+            serializable: isolation == Some(Isolation::Serializable),
+            says_read_write: modes.read_only == Some(false),
+        }
+    }
+
+    /// Returns what the session has set a parameter to, or what its login found; `None` where that is not known.
+    fn default_of(&self, name: &str) -> Option<String> {
+        match self.session.state.wanted().get(name) {
+            Some(Value::Text(text)) => Some(text.trim().to_ascii_lowercase()),
+            Some(Value::Statement { words, .. }) => match words.as_deref() {
+                Some([word]) => Some(word.to_ascii_lowercase()),
+                _ => None,
+            },
+            None => {
+                let defaults = &self.identity.defaults;
+                let value = match name {
+                    "default_transaction_isolation" => &defaults.isolation,
+                    _ => &defaults.read_only,
+                };
+                Some(value.to_string())
+            }
+        }
+    }
+
+    /// Acts on a batch for which the session has no server connection, where its block decides.
+    pub(crate) fn act_on_block(
+        &mut self,
+        cx: &mut Context<'_>,
+        rest: &[u8],
+        portion: Portion,
+        len: usize,
+    ) -> Taken {
+        let facts = self.session.facts();
+        let control = match &facts.deciding {
+            Some(plan) if portion == Portion::Batch && facts.marks.has(Marks::STATE) => {
+                plan.classified.effects.transaction
+            }
+            _ => TransactionControl::None,
+        };
+        let batch = rest.get(..len).unwrap_or(rest);
+        let alone = match control {
+            TransactionControl::None => None,
+            _ => self.alone_in(batch),
+        };
+        match (self.block.map(|block| block.stage), alone) {
+            (None, Some((TransactionControl::Begin(modes), text))) if self.holds_back(modes) => {
+                self.session.state.begin(&text);
+                self.block = Some(Block {
+                    modes,
+                    stage: BlockStage::Held,
+                    is_stuck: false,
+                });
+                let statements = pgweir_sql::state_statements(&text);
+                let tag = match statements.first().and_then(|first| first.text.first()) {
+                    Some(b's' | b'S') => "START TRANSACTION",
+                    _ => "BEGIN",
+                };
+                self.answer_control(cx, batch, tag)
+            }
+            (
+                Some(stage @ (BlockStage::Held | BlockStage::Failed)),
+                Some((
+                    TransactionControl::End {
+                        commit,
+                        chain: false,
+                    },
+                    _,
+                )),
+            ) => {
+                let commits = commit && stage == BlockStage::Held;
+                self.block = None;
+                self.session.state.abandon();
+                self.answer_control(cx, batch, if commits { "COMMIT" } else { "ROLLBACK" })
+            }
+            (Some(BlockStage::Held), Some((TransactionControl::Set(modes), text))) => {
+                self.session.state.note_local(&text);
+                self.change_modes(modes);
+                self.answer_control(cx, batch, "SET")
+            }
+            (Some(BlockStage::Failed), alone) => {
+                let is_rollback_to = matches!(
+                    alone,
+                    Some((
+                        TransactionControl::Savepoint(pgweir_sql::SavepointCommand::RollbackTo),
+                        _
+                    ))
+                );
+                if is_rollback_to {
+                    self.set_stage(BlockStage::Held);
+                    return Taken::No;
+                }
+                if portion != Portion::Batch || self.goes_beyond() {
+                    // It may end the transaction and go on: a server takes it from here, with a transaction that has failed.
+                    return Taken::No;
+                }
+                Taken::Yes(Act::Fail(Fault::transaction_is_aborted()))
+            }
+            _ => Taken::No,
+        }
+    }
+
+    /// Returns whether the batch at hand holds several statements, of which one may end the transaction.
+    fn goes_beyond(&self) -> bool {
+        let facts = self.session.facts();
+        let is_long = |plan: &std::rc::Rc<pgweir_sql::Plan>| plan.classified.statements.len() > 1;
+        let leaves = |plan: &std::rc::Rc<pgweir_sql::Plan>| {
+            plan.classified.effects.transaction == TransactionControl::PrepareTransaction
+        };
+        facts.statements > 1
+            || facts.marks.has(Marks::UNREAD)
+            || facts.deciding.as_ref().is_some_and(leaves)
+            || facts.deciding.as_ref().is_some_and(is_long)
+    }
+
+    /// Returns the BEGIN with which a held block is opened on a replica, where its own says READ WRITE, which no standby takes.
+    pub(crate) fn opening(&self, is_replica: bool) -> Option<Vec<u8>> {
+        let block = self.block.filter(|_| is_replica)?;
+        if !self.meaning(block.modes).says_read_write {
+            return None;
+        }
+        let level = match block.modes.isolation {
+            Some(Isolation::ReadUncommitted) => " ISOLATION LEVEL READ UNCOMMITTED",
+            Some(Isolation::ReadCommitted) => " ISOLATION LEVEL READ COMMITTED",
+            _ => "",
+        };
+        Some(format!("BEGIN{level}").into_bytes())
+    }
+
+    fn set_stage(&mut self, stage: BlockStage) {
+        if let Some(block) = &mut self.block {
+            block.stage = stage;
+        }
+    }
+
+    fn change_modes(&mut self, modes: TransactionModes) {
+        if let Some(block) = &mut self.block {
+            let before = block.modes;
+            block.modes = TransactionModes {
+                read_only: modes.read_only.or(before.read_only),
+                isolation: modes.isolation.or(before.isolation),
+                deferrable: modes.deferrable.or(before.deferrable),
+            };
+        }
+    }
+
+    /// Returns whether a BEGIN is held back until the statement after it is known.
+    fn holds_back(&self, modes: TransactionModes) -> bool {
+        self.identity.splitting
+            && self.identity.reads_text
+            && self.identity.pool_mode == PoolMode::Transaction
+            && (self.choices.transaction_reads == TransactionReads::UntilWrite
+                || self.meaning(modes).read_only)
+    }
+
+    /// Returns the statement that controls the transaction, if the batch runs it, once, and nothing else.
+    fn alone_in(&self, batch: &[u8]) -> Option<(TransactionControl, Vec<u8>)> {
+        let tables = &mut *self.counted.worker.tables.borrow_mut();
+        let mut found: Option<(TransactionControl, Vec<u8>)> = None;
+        let mut prepared = None;
+        let mut runs = 0;
+        let mut frames = Frames::new(batch);
+        while let Ok(Some(frame)) = frames.next() {
+            let text = match frame.tag {
+                tag::QUERY => {
+                    runs += 1;
+                    Query::decode(frame.body()).ok()?.sql.to_vec()
+                }
+                tag::PARSE => {
+                    let parse = Parse::decode(frame.body()).ok()?;
+                    prepared = Some(parse.name);
+                    parse.sql.to_vec()
+                }
+                tag::BIND => {
+                    let name = Bind::decode(frame.body()).ok()?.statement;
+                    if prepared == Some(name) {
+                        continue;
+                    }
+                    self.session.statement_text(name)?
+                }
+                tag::EXECUTE => {
+                    runs += 1;
+                    continue;
+                }
+                tag::DESCRIBE | tag::SYNC => continue,
+                _ => return None,
+            };
+            let plan = tables.plans.get(&text);
+            if plan.classified.statements.len() != 1 || found.as_ref().is_some_and(|f| f.1 != text)
+            {
+                return None;
+            }
+            found = Some((plan.classified.effects.transaction, text));
+        }
+        found.filter(|_| runs == 1)
+    }
+
+    /// Answers a batch that runs one statement of transaction control.
+    fn answer_control(&mut self, cx: &mut Context<'_>, batch: &[u8], command: &str) -> Taken {
+        let status = self.client_status();
+        let mut reply = Vec::new();
+        let mut frames = Frames::new(batch);
+        let complete = CommandComplete {
+            tag: command.as_bytes(),
+        };
+        while let Ok(Some(frame)) = frames.next() {
+            match frame.tag {
+                tag::QUERY => {
+                    self.session.drop_unnamed();
+                    complete.encode(&mut reply);
+                    ReadyForQuery { status }.encode(&mut reply);
+                }
+                tag::PARSE => {
+                    if let Ok(parse) = Parse::decode(frame.body()) {
+                        self.prepare_local(frame.body(), &parse);
+                    }
+                    ParseComplete.encode(&mut reply);
+                }
+                tag::BIND => BindComplete.encode(&mut reply),
+                tag::DESCRIBE => {
+                    let of_statement = Describe::decode(frame.body())
+                        .is_ok_and(|describe| describe.kind == Target::Statement);
+                    if of_statement {
+                        ParameterDescription {
+                            parameter_types: ListBuf::new().as_list(),
+                        }
+                        .encode(&mut reply);
+                    }
+                    NoData.encode(&mut reply);
+                }
+                tag::EXECUTE => complete.encode(&mut reply),
+                tag::SYNC => ReadyForQuery { status }.encode(&mut reply),
+                _ => {}
+            }
+        }
+        self.session.drop_batch();
+        Taken::Yes(match self.out.send_slice(&mut self.stream, cx, &reply) {
+            Ok(()) => Act::Done,
+            Err(_) => Act::Stop(Box::new(Next::Gone)),
+        })
+    }
+
+    /// Returns what the router is to decide about the first statement of a transaction: `None` where it is no such thing or
+    /// where the transaction begins on the primary.
+    pub(crate) fn first_of_block<'a>(&self, facts: &'a Facts, portion: Portion) -> FirstOfBlock<'a> {
+        let modes = match (self.block, facts.begin) {
+            (Some(block), None) => block.modes,
+            (None, Some(modes)) => modes,
+            (None, None) => return FirstOfBlock::NoBlock,
+            (Some(_), Some(_)) => return FirstOfBlock::OnPrimary,
+        };
+        let meaning = self.meaning(modes);
+        if self.default_meaning().is_serializable() {
+            // A standby does not even take the setting.
+            return FirstOfBlock::OnPrimary;
+        }
+        let may_split = meaning.read_only
+            || self.choices.transaction_reads == TransactionReads::UntilWrite;
+        let is_open = facts.marks.has(Marks::LEAVES_OPEN) || portion == Portion::Flushed;
+        // What is in a batch with a BEGIN of its own goes out as it is, READ WRITE and all, and so does a SET TRANSACTION.
+        let is_as_it_is = facts.begin.is_some() || self.session.state.transaction().1.count() > 0;
+        let is_failed = self
+            .block
+            .is_some_and(|block| block.stage == BlockStage::Failed);
+        if !may_split
+            || is_failed
+            || !meaning.allows_replica()
+            || facts.pin.is_some()
+            || facts.marks.has(Marks::UNREAD)
+            || (facts.marks.has(Marks::NEEDS_PRIMARY) && !meaning.read_only)
+            || (meaning.read_only && self.goes_beyond() && facts.begin.is_none())
+            || (is_open && !meaning.read_only)
+            || (is_as_it_is && meaning.says_read_write)
+        {
+            return FirstOfBlock::OnPrimary;
+        }
+        let reason = if meaning.read_only {
+            Reason::ReadOnlyTransaction
+        } else {
+            Reason::Read
+        };
+        FirstOfBlock::MayRead(match &facts.deciding {
+            Some(plan) => RouteFacts {
+                reason: match crate::dispatch::route_facts_of(plan).reason {
+                    Reason::ReadByTokens if !meaning.read_only => Reason::ReadByTokens,
+                    _ => reason,
+                },
+                ..crate::dispatch::route_facts_of(plan)
+            },
+            None => RouteFacts::new(reason),
+        })
+    }
+
+    /// Notes where the first batch of a transaction goes.
+    pub(crate) fn begin_block_there(&mut self, is_replica: bool) {
+        let facts = self.session.facts();
+        let (begin, leaves_open) = (facts.begin, facts.marks.has(Marks::LEAVES_OPEN));
+        if !is_replica {
+            self.block = None;
+            return;
+        }
+        match (&mut self.block, begin) {
+            (Some(block), _) => block.stage = BlockStage::OnReplica,
+            (None, Some(modes)) => {
+                self.block = Some(Block {
+                    modes,
+                    stage: BlockStage::OnReplica,
+                    is_stuck: false,
+                });
+            }
+            (None, None) => {}
+        }
+        if let Some(block) = &mut self.block {
+            block.is_stuck |= leaves_open;
+        }
+    }
+
+    /// Returns whether the transaction can be opened anew should its replica die now.
+    pub(crate) fn reopens(&self) -> bool {
+        self.is_movable() && self.session.is_settled() && !self.session.is_in_mid_batch()
+    }
+
+    fn is_on_replica(&self) -> bool {
+        self.block
+            .is_some_and(|block| block.stage == BlockStage::OnReplica)
+    }
+
+    /// Returns whether the transaction reads on a replica and can be brought to the primary: whole batches are looked at.
+    pub(crate) fn is_movable(&self) -> bool {
+        self.block.is_some_and(|block| {
+            block.stage == BlockStage::OnReplica
+                && !block.is_stuck
+                && self.meaning(block.modes).may_move()
+        })
+    }
+
+    /// Returns whether the batch at hand must take its transaction from the replica to the primary.
+    pub(crate) fn must_move(&self, portion: Portion) -> bool {
+        let Some(status) = self.held.as_ref().map(|held| held.status()) else {
+            return false;
+        };
+        if !self.session.is_settled() || self.session.is_in_mid_batch() || !self.is_on_replica() {
+            return false;
+        }
+        if status == TransactionStatus::Failed {
+            // What a failed transaction has seen does not matter any more.
+            return self.goes_beyond() || portion != Portion::Batch;
+        }
+        if status != TransactionStatus::InTransaction || !self.is_movable() {
+            return false;
+        }
+        let facts = self.session.facts();
+        let read_only = self
+            .block
+            .is_some_and(|block| self.meaning(block.modes).read_only);
+        if read_only {
+            // It stays, except for what a replica would keep to itself.
+            return facts.pin.is_some() || self.goes_beyond();
+        }
+        facts.marks.has(Marks::NEEDS_PRIMARY)
+            || facts.marks.has(Marks::LEAVES_OPEN)
+            || facts.pin.is_some()
+            || facts.begin.is_some()
+            || portion != Portion::Batch
+    }
+
+    /// Gives up the replica on which the transaction read so far; it is opened anew where it goes on.
+    pub(crate) fn leave_replica(&mut self) {
+        let Some(mut held) = self.held.take() else {
+            return;
+        };
+        self.set_stage(match held.status() {
+            TransactionStatus::Failed => BlockStage::Failed,
+            TransactionStatus::Idle | TransactionStatus::InTransaction => BlockStage::Held,
+        });
+        self.count_load(held.node, false);
+        held.lease.state.session.parameters = Arc::clone(self.session.state.carried_at_base());
+        self.session.forget_portals();
+        self.reset_aside(held);
+    }
+
+    /// Notes that the server connection of a transaction is given back: the block is over, unless it runs anew elsewhere.
+    pub(crate) fn leave_block(&mut self, runs_anew: bool) {
+        if runs_anew {
+            self.set_stage(BlockStage::Held);
+        } else {
+            self.block = None;
+        }
+    }
+}
+
+/// Where the first batch of a transaction may go.
+pub(crate) enum FirstOfBlock<'a> {
+    /// It opens none and is in none.
+    NoBlock,
+    /// The primary.
+    OnPrimary,
+    /// A replica, if one is eligible for these facts.
+    MayRead(RouteFacts<'a>),
+}
+
+/// Defaults of a session that decide about its transactions, as its login found them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Defaults {
+    /// `default_transaction_isolation`.
+    pub(crate) isolation: Box<str>,
+    /// `default_transaction_read_only`.
+    pub(crate) read_only: Box<str>,
+    /// `search_path`.
+    pub(crate) search_path: Box<str>,
+}

@@ -1,0 +1,138 @@
+//! The tracker against what PostgreSQL does, by scripts of statements.
+
+use super::*;
+use pgweir_sql::state_statements;
+
+fn state(startup: &[(&str, &str)]) -> State {
+    let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    State::new(Arc::new(ParameterSet::from_pairs(
+        startup.iter().map(owned).collect(),
+    )))
+}
+
+/// Runs statements that all succeed; `!` stands for an error, `.` for ReadyForQuery outside of a transaction.
+fn run(state: &mut State, script: &[&str]) {
+    for line in script {
+        match *line {
+            "!" => state.on_error(),
+            "." => state.on_idle(),
+            sql => {
+                for statement in &state_statements(sql.as_bytes()) {
+                    if let Some(event) = Event::of(statement) {
+                        let tag = sql.to_ascii_uppercase();
+                        state.apply(event, tag.as_bytes());
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn shown(set: &ParameterSet) -> String {
+    let value = |value: &Value| match value {
+        Value::Text(text) => text.to_string(),
+        Value::Statement { words, .. } => words.as_ref().map_or("?".into(), |w| w.join("+")),
+    };
+    let entry = |entry: &crate::parameters::Setting| format!("{}={}", entry.name, value(&entry.value));
+    set.entries().iter().map(entry).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn settings_follow_transactions_and_savepoints() {
+    let table: &[(&[&str], &str)] = &[
+        (&["SET geqo = off", "."], "geqo=off"),
+        (&["SET geqo = off", "!", "."], ""),
+        (&["BEGIN", "SET geqo = off", "COMMIT", "."], "geqo=off"),
+        (&["BEGIN", "SET geqo = off", "ROLLBACK", "."], ""),
+        (&["BEGIN", "SET geqo = off", "!", "ROLLBACK", "."], ""),
+        (&["SET geqo = on", ".", "BEGIN", "SET geqo = off", "ROLLBACK", "."], "geqo=on"),
+        (
+            &["BEGIN", "SET geqo = on", "SAVEPOINT a", "SET geqo = off", "ROLLBACK TO a", "COMMIT", "."],
+            "geqo=on",
+        ),
+        (
+            &["BEGIN", "SAVEPOINT a", "SET geqo = off", "!", "ROLLBACK TO a", "COMMIT", "."],
+            "",
+        ),
+        (
+            &["BEGIN", "SAVEPOINT a", "SET geqo = off", "RELEASE a", "COMMIT", "."],
+            "geqo=off",
+        ),
+        (
+            &["BEGIN", "SAVEPOINT a", "SET geqo = off", "SAVEPOINT a", "SET geqo = on", "ROLLBACK TO a", "RELEASE a", "ROLLBACK TO a", "COMMIT", "."],
+            "",
+        ),
+        (&["BEGIN", "SET LOCAL geqo = off", "COMMIT", "."], ""),
+        (&["BEGIN", "SET geqo = off", "COMMIT AND CHAIN", "SET geqo = on", "ROLLBACK", "."], "geqo=off"),
+        (&["SET geqo = off", "BEGIN", "ROLLBACK", "."], ""),
+        (&["SET geqo = off", ".", "RESET geqo", "."], ""),
+        (&["SET ROLE a", "SET geqo = off", "RESET ALL", "."], "role=a"),
+        (&["SET ROLE a", "SET SESSION AUTHORIZATION b", "."], "session_authorization=b"),
+        (&["SET ROLE a", "SET geqo = off", ".", "DISCARD ALL", "."], ""),
+    ];
+    for (script, expected) in table {
+        let mut state = state(&[]);
+        run(&mut state, script);
+        assert_eq!(shown(state.wanted()), *expected, "{script:?}");
+        assert_eq!(shown(state.carried()), *expected, "{script:?}");
+        assert!(!state.lacks() && !state.has_local(), "{script:?}");
+    }
+}
+
+#[test]
+fn a_reset_brings_back_what_the_session_came_with_and_the_connection_lacks_it() {
+    let mut state = state(&[("geqo", "on"), ("timezone", "CET")]);
+    run(&mut state, &["SET geqo = off", ".", "RESET geqo", "."]);
+    assert_eq!(shown(state.wanted()), "geqo=on timezone=CET");
+    assert_eq!(shown(state.carried()), "timezone=CET");
+    assert!(state.lacks());
+    state.restored(false);
+    assert!(!state.lacks());
+    run(&mut state, &["BEGIN", "RESET ALL"]);
+    assert!(state.lacks());
+    run(&mut state, &["ROLLBACK", "."]);
+    assert!(!state.lacks());
+    run(&mut state, &["DISCARD ALL", "."]);
+    assert_eq!(shown(state.carried()), "");
+    assert_eq!(shown(state.wanted()), "geqo=on timezone=CET");
+}
+
+#[test]
+fn the_journal_holds_what_opens_the_transaction_anew() {
+    let journal = |state: &State| {
+        let (begin, steps) = state.transaction();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let mut lines = vec![begin.map(text).unwrap_or_default()];
+        lines.extend(steps.map(text));
+        lines.join("; ")
+    };
+    let table: &[(&[&str], &str)] = &[
+        (&["BEGIN"], "BEGIN"),
+        (&["START TRANSACTION", "SET LOCAL a.b = 1"], "START TRANSACTION; SET LOCAL a.b = 1"),
+        (&["BEGIN", "SAVEPOINT a", "SET geqo = off", "ROLLBACK TO a"], "BEGIN; SAVEPOINT a"),
+        (&["BEGIN", "SAVEPOINT a", "SET geqo = off", "RELEASE a"], "BEGIN; SET geqo = off"),
+        (
+            &["BEGIN", "SAVEPOINT a", "SAVEPOINT b", "SET LOCAL geqo = off", "RELEASE b"],
+            "BEGIN; SAVEPOINT a; SET LOCAL geqo = off",
+        ),
+        (
+            &["BEGIN", "SAVEPOINT a", "SET LOCAL geqo = off", "!", "ROLLBACK TO a", "SET LOCAL geqo = on"],
+            "BEGIN; SAVEPOINT a; SET LOCAL geqo = on",
+        ),
+        (&["BEGIN", "SET geqo = off", "COMMIT", "."], ""),
+    ];
+    for (script, expected) in table {
+        let mut state = state(&[]);
+        run(&mut state, script);
+        assert_eq!(journal(&state), *expected, "{script:?}");
+    }
+}
+
+#[test]
+fn a_setting_that_builds_on_the_one_before_is_kept_as_the_server_reports_it() {
+    let mut state = state(&[]);
+    run(&mut state, &["SET datestyle = ISO"]);
+    state.settle_relative("datestyle", "ISO, DMY");
+    state.on_idle();
+    assert_eq!(shown(state.wanted()), "datestyle=ISO, DMY");
+}

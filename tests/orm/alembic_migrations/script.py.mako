@@ -1,0 +1,1 @@
+"""${message}: Alembic asks for this template although nothing is generated here."""
