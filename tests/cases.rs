@@ -27,7 +27,7 @@ use crate::support::{PASSWORD, Proxy, USER, cluster, config, root};
 const KNOWN_WRONG: &[(&str, &str)] = &[];
 
 /// Time for a decision to become the expected one: until the replicas have replayed and the catalog is loaded.
-const SETTLED_WITHIN: Duration = Duration::from_secs(4);
+const SETTLED_WITHIN: Duration = Duration::from_secs(15);
 
 struct Case<'a> {
     decision: &'a str,

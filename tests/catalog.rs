@@ -183,6 +183,9 @@ fn a_built_in_name_that_the_path_shadows_is_the_users_function() {
         "CREATE FUNCTION shadow.lower(text) RETURNS text LANGUAGE plpgsql VOLATILE AS \
          $$ BEGIN INSERT INTO app.log (msg) VALUES ('shadow'); RETURN $1; END $$",
     );
+    // Once the catalog knows this one, it knows the other.
+    stage.value("CREATE FUNCTION shadow.quiet() RETURNS int LANGUAGE sql STABLE AS 'SELECT 1'");
+    stage.goes_to_a_replica("SELECT shadow.quiet()");
     stage.goes_to_a_replica("SELECT lower('A')");
     stage.value("SET search_path = shadow, pg_catalog, app");
     let before = stage.log_rows();

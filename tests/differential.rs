@@ -61,6 +61,21 @@ impl Director<'_> {
             let turn = self.turn(&mut stage);
             turn.map_err(|failure| self.failing(failure))?;
         }
+        let last = self.farewell(&mut stage);
+        last.map_err(|failure| self.failing(failure))
+    }
+
+    /// Ends all sessions, whatever they are in the middle of; those who come after them must find nothing of it.
+    fn farewell(&mut self, stage: &mut Stage<'_>) -> Result<(), Failure> {
+        // Those who hold servers go first, or there is none for the others to begin with.
+        let mut clients: Vec<usize> = (0..CLIENTS).collect();
+        clients.sort_by_key(|client| !stage.holds(*client));
+        for client in clients {
+            let text = self.connect(client);
+            self.play(stage, vec![Step::new(client, &text)])?;
+            let text = self.text("probe", client);
+            self.play(stage, vec![Step::new(client, &text)])?;
+        }
         Ok(())
     }
 
@@ -87,6 +102,7 @@ impl Director<'_> {
             b'I' if self.rng.chance(1, 40) => return self.connect(client),
             b'I' => "idle",
             _ if crowded && self.rng.chance(1, 10) => "ending",
+            _ if self.rng.chance(1, 50) => return self.connect(client),
             b'T' => "open",
             _ => "failed",
         };

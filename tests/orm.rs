@@ -31,7 +31,6 @@ struct App {
 }
 
 impl App {
-    #[expect(clippy::print_stdout, reason = "the share is a result to be read")]
     fn check(&self) {
         let direct = self.run_directly();
         let failed = direct.iter().find(|line| line.contains(": FAILED"));

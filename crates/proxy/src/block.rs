@@ -12,7 +12,6 @@
 //! Under READ COMMITTED every statement has a snapshot of its own, and the primary is never behind a replica: the application
 //! cannot see that the transaction moved. See <https://www.postgresql.org/docs/current/transaction-iso.html>.
 
-use std::sync::Arc;
 use std::task::Context;
 
 use pgweir_config::{PoolMode, TransactionReads};
@@ -432,8 +431,8 @@ impl Client {
         };
         FirstOfBlock::MayRead(match &facts.deciding {
             Some(plan) => RouteFacts {
-                reason: match crate::dispatch::route_facts_of(plan).reason {
-                    Reason::ReadByTokens if !meaning.read_only => Reason::ReadByTokens,
+                reason: match facts.verdict.map(|verdict| verdict.reason) {
+                    Some(Reason::ReadByTokens) if !meaning.read_only => Reason::ReadByTokens,
                     _ => reason,
                 },
                 ..crate::dispatch::route_facts_of(plan)
@@ -525,8 +524,7 @@ impl Client {
             TransactionStatus::Idle | TransactionStatus::InTransaction => BlockStage::Held,
         });
         self.count_load(held.node, false);
-        held.lease.state.session.parameters = Arc::clone(self.session.state.carried_at_base());
-        self.session.forget_portals();
+        self.session.leave(&mut held.lease.state.session);
         self.reset_aside(held);
     }
 

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use pgweir_backend::ServerConnection;
 use pgweir_config::{Config, Database, PoolMode, TransactionReads};
+use pgweir_model::catalog::Policy;
 use pgweir_model::{NodeId, PoolKey, Reason, Role, Topology};
 use pgweir_net::{Outgoing, Stream};
 use pgweir_pool::{Lease, LocalPool};
@@ -33,6 +34,7 @@ use tokio::sync::oneshot;
 use crate::block::{Block, Defaults, Meaning};
 use crate::cancel::{Gate, Slot};
 use crate::fault::Fault;
+use crate::lens::Sight;
 use crate::worker::{Counted, Worker};
 
 /// How long a client has to take our last words.
@@ -62,6 +64,8 @@ pub(crate) struct Identity {
     pub(crate) reads_text: bool,
     pub(crate) transaction_reads: TransactionReads,
     pub(crate) defaults: Defaults,
+    /// What the configuration says of functions.
+    pub(crate) policy: Arc<Policy>,
 }
 
 impl Identity {
@@ -80,6 +84,7 @@ impl Identity {
             reads_text: true,
             transaction_reads: database.transaction_reads,
             defaults: Defaults::default(),
+            policy: Arc::clone(&database.policy),
             consistency: match database.consistency {
                 pgweir_config::Consistency::Session => Consistency::Session,
                 pgweir_config::Consistency::Eventual => Consistency::Eventual,
@@ -210,6 +215,8 @@ pub(crate) struct Client {
     pub(crate) replay: Replay,
     /// What a transaction without modes of its own is, and the settings that this was found for.
     pub(crate) default_meaning: Cell<Option<(u64, Meaning)>>,
+    /// What it sees of the catalog.
+    pub(crate) sight: Sight,
     /// The transaction block that is no server's alone.
     pub(crate) block: Option<Block>,
     pub(crate) wrote_at: Option<Instant>,

@@ -105,6 +105,7 @@ impl Client {
     }
 
     fn scan(&mut self, rest: &[u8]) -> Result<Scan, Box<Next>> {
+        self.refresh_lens();
         let worker = Rc::clone(self.worker());
         let mut tables = worker.tables.borrow_mut();
         tables.epoch = worker.shared.epoch.load(Ordering::Relaxed);
@@ -669,6 +670,9 @@ fn route_facts(facts: &Facts) -> RouteFacts<'_> {
         });
     };
     let mut route = route_facts_of(plan);
+    if let Some(verdict) = facts.verdict {
+        route.reason = verdict.reason;
+    }
     let is_more = facts.marks.has(Marks::UNREAD) || facts.marks.has(Marks::UNKNOWN_STATEMENT);
     if is_more && route.is_read() {
         route.reason = Reason::Unparsed;

@@ -13,6 +13,7 @@ mod checkout;
 mod client_task;
 mod dispatch;
 mod fault;
+mod lens;
 mod local;
 mod login;
 mod probe;

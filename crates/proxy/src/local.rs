@@ -248,7 +248,10 @@ impl Client {
                 splitting: self.identity.splitting,
                 session_pooling: self.identity.pool_mode == pgweir_config::PoolMode::Session,
             };
-            let facts = route_facts_of(&current.plan);
+            let facts = pgweir_route::Facts {
+                reason: current.plan.verdict(self.session.lens()).reason,
+                ..route_facts_of(&current.plan)
+            };
             let held_node = self.held.as_ref().map(|held| usize::from(held.node.node));
             explain(classified, &facts, &session, view, held_node)
         });

@@ -28,6 +28,7 @@ use pgweir_wire::{
 use crate::cancel::{Slot, Slots};
 use crate::client_task::{CANCEL_LIMIT, Choices, Client, Identity, Input, Replay};
 use crate::fault::Fault;
+use crate::lens::Sight;
 use crate::proxy::Phase;
 use crate::replication;
 use crate::worker::{Counted, Mail, Worker};
@@ -445,6 +446,12 @@ async fn begin(
         parameters,
         (process_id, slot),
     );
+    client.sight.reader = worker
+        .shared
+        .clusters
+        .get(usize::from(client.identity.cluster))
+        .filter(|_| client.identity.splitting)
+        .map(|cluster| cluster.catalog(&client.identity.server_database, &client.identity.policy));
     let mut bytes = Vec::new();
     welcome(&reported.parameters, process_id, &secret, &mut bytes);
     match client.stream.write_all(&bytes).await {
@@ -514,6 +521,7 @@ impl Client {
             is_oversize: false,
             replay: Replay::default(),
             default_meaning: std::cell::Cell::new(None),
+            sight: Sight::default(),
             block: None,
             wrote_at: None,
             last_route: None,

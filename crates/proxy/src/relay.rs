@@ -7,7 +7,6 @@
 //! A peer is not read while the other one has bytes waiting to be written. So a session holds at most one read's worth
 //! of bytes in each direction, plus a batch of at most `route_buffer` that is not whole yet.
 
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -193,6 +192,10 @@ impl Client {
                     .shared
                     .epoch
                     .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                let clusters = &worker.shared.clusters;
+                if let Some(cluster) = clusters.get(usize::from(self.identity.cluster)) {
+                    cluster.refresh_catalog(&self.identity.server_database);
+                }
             }
             let sent = self.out.send(&mut self.stream, cx, rest, &gather);
             rest = rest.get(received.consumed..).unwrap_or_default();
@@ -323,8 +326,7 @@ impl Client {
         self.count_load(held.node, false);
         if self.replay.is_due {
             // Whatever was set in its transaction there is rolled back.
-            held.lease.state.session.parameters = Arc::clone(self.session.state.carried_at_base());
-            self.session.forget_portals();
+            self.session.leave(&mut held.lease.state.session);
         }
         self.leave_block(self.replay.is_due);
         let gate_is_open = held.gate.as_ref().is_none_or(|gate| gate.is_open());
@@ -415,11 +417,13 @@ impl Client {
     /// A server connection that died when the session could do without it: its transaction is over, or only read on a replica
     /// and is opened anew elsewhere.
     fn lose_quietly(&mut self) {
-        let Some(held) = self.held.take() else { return };
+        let Some(mut held) = self.held.take() else {
+            return;
+        };
         self.count_load(held.node, false);
         let runs_anew = held.stage != Stage::Asking;
         if runs_anew {
-            self.session.forget_portals();
+            self.session.leave(&mut held.lease.state.session);
         } else {
             self.session.server_lost();
         }

@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use hashbrown::HashMap;
+use pgweir_sql::Lens;
 use pgweir_sql::plan::PlanTable;
 
 pub use facts::{Facts, Marks, is_read};
@@ -24,6 +25,7 @@ pub use scan::{Portion, Scan, ScanMode};
 
 use crate::outstanding::{Outstanding, Pending};
 use crate::parameters::SharedParameters;
+use crate::server::ServerSession;
 use crate::state::State;
 use crate::statement::{Context, SERVER_NAME_PREFIX, Statement, StatementTable};
 
@@ -64,6 +66,10 @@ pub struct ClientSession {
     pub(crate) reopens: bool,
     /// Where its statements are prepared, and the schema epoch of the server that it last used.
     pub(crate) context: Context,
+    /// What the client was told of the parameters by a server that its transaction has left.
+    pub(crate) told: Option<Box<[(Box<str>, Box<str>)]>>,
+    /// What the names in its texts stand for.
+    lens: Lens,
     /// What its settings make of a text.
     pub(crate) reading: u64,
     limits: Limits,
@@ -157,6 +163,8 @@ impl ClientSession {
                 settings: parameters.id,
                 epoch: 0,
             },
+            told: None,
+            lens: Lens::blind(),
             reading: parameters.reading(),
             state: State::new(parameters),
             portals: Vec::new(),
@@ -294,6 +302,23 @@ impl ClientSession {
     /// Returns whether an unknown statement name may be one that the session made by SQL on the server that is its own.
     fn may_be_sql_statement(&self, name: &[u8]) -> bool {
         self.owns_server && !name.is_empty() && !name.starts_with(SERVER_NAME_PREFIX.as_bytes())
+    }
+
+    /// Notes that the session's transaction leaves a server, and what that told the client.
+    pub fn leave(&mut self, server: &mut ServerSession) {
+        self.told = Some(server.reported().into());
+        server.parameters = SharedParameters::clone(self.state.carried_at_base());
+        self.portals.clear();
+    }
+
+    /// Returns what the names in its texts stand for.
+    pub fn lens(&self) -> &Lens {
+        &self.lens
+    }
+
+    /// Says what the names in its texts stand for.
+    pub fn set_lens(&mut self, lens: Lens) {
+        self.lens = lens;
     }
 
     /// Says whether the session's transaction can be opened anew on another server.

@@ -448,6 +448,9 @@ impl ClientSession {
             && self.state.lacks()
             && server.status != TransactionStatus::Failed
             && self.outstanding.is_settled();
+        if is_clients && !self.is_restore_due {
+            self.tell_parameters(cursor, server, out);
+        }
         take(
             header,
             is_clients && !self.is_restore_due,
@@ -467,6 +470,25 @@ impl ClientSession {
             self.emit_fakes(cursor, out);
         }
         Ok(())
+    }
+
+    /// Tells the client which parameters are not what the server said that its transaction has left.
+    fn tell_parameters(&mut self, cursor: &mut Cursor<'_>, server: &ServerSession, out: &mut Gather) {
+        let Some(told) = self.told.take() else { return };
+        for (name, value) in server.reported() {
+            let is_known = told.iter().any(|(known, said)| known == name && said == value);
+            if is_known || **name == *"in_hot_standby" {
+                continue;
+            }
+            cursor.flush(out);
+            out.scratch_mut(|bytes| {
+                ParameterStatus {
+                    name: name.as_bytes(),
+                    value: value.as_bytes(),
+                }
+                .encode(bytes)
+            });
+        }
     }
 
     /// Takes the end of a request into account: settings last when its transaction is over.
@@ -527,8 +549,12 @@ impl ClientSession {
             .front()
             .map(|entry| (&entry.action, entry.owed))
         {
-            Some((Action::Substitute(ours), _))
-                if sqlstate == Some(Sqlstate::INVALID_SQL_STATEMENT_NAME.0) =>
+            Some((Action::Substitute(ours), owed))
+                if sqlstate
+                    == Some(match owed {
+                        Owed::Parse => Sqlstate::DUPLICATE_PREPARED_STATEMENT.0,
+                        _ => Sqlstate::INVALID_SQL_STATEMENT_NAME.0,
+                    }) =>
             {
                 cursor.flush(out);
                 out.scratch(ours);
@@ -536,7 +562,13 @@ impl ClientSession {
             }
             Some((Action::Break, _)) => {
                 take(header, false, cursor, server, out);
-                while self.outstanding.pop_skipped().is_some() {}
+                let mut skipped = Vec::new();
+                while let Some(entry) = self.outstanding.pop_skipped() {
+                    skipped.push(entry);
+                }
+                for entry in skipped.into_iter().rev() {
+                    self.undo(entry, server);
+                }
                 return;
             }
             Some((Action::Skip | Action::Tail, _))

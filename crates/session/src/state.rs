@@ -217,6 +217,11 @@ impl State {
         !self.now.local.is_empty()
     }
 
+    /// Returns how many `SET LOCAL` hold: they come and go one by one.
+    pub fn local_count(&self) -> usize {
+        self.now.local.len()
+    }
+
     /// Returns what `SET LOCAL` has put over a setting.
     pub fn local(&self, name: &str) -> Option<&Overlay> {
         let found = self.now.local.iter().rev().find(|(known, _)| &**known == name);

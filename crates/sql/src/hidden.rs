@@ -7,7 +7,7 @@
 //!
 //! Like [`session_statements`](crate::session_statements), this reads the text itself: its shape has no literals.
 
-use crate::lexer::TokenKind;
+use crate::lexer::{Token, TokenKind};
 use crate::tokens::{Tokens, significant};
 
 /// Parameters whose value is taken over from the server after a text has set them in a roundabout way. Lower case.
@@ -55,20 +55,16 @@ pub fn sets_adopted_only(sql: &[u8]) -> bool {
 /// extension or an application, which PostgreSQL lists only while an extension has defined it.
 pub fn sets_unlisted(sql: &[u8]) -> bool {
     let (tokens, _) = significant(sql);
-    tokens
-        .iter()
-        .filter(|token| token.text.starts_with(b"$") || token.text.starts_with(b"'"))
-        .any(|body| {
-            let inner = body.text.split(|byte| *byte == b'$').nth(2);
-            let (words, _) = significant(inner.unwrap_or(body.text));
-            let t = Tokens(&words);
-            (0..t.len()).any(|index| {
-                is_word(t, index, b"set_config")
-                    || is_word(t, index, b"execute")
-                    || (is_word(t, index, b"set")
-                        && (1..4).any(|distance| t.punct(index + distance, ".")))
-            })
+    tokens.iter().filter_map(Token::content).any(|body| {
+        let (words, _) = significant(body);
+        let t = Tokens(&words);
+        (0..t.len()).any(|index| {
+            is_word(t, index, b"set_config")
+                || is_word(t, index, b"execute")
+                || (is_word(t, index, b"set")
+                    && (1..4).any(|distance| t.punct(index + distance, ".")))
         })
+    })
 }
 
 fn is_word(t: Tokens<'_, '_>, index: usize, word: &[u8]) -> bool {
@@ -107,6 +103,8 @@ mod tests {
             "DO $$ BEGIN SET my.x = 1; END $$",
             "do $a$ begin perform set_config('my.x', '1', false); end $a$",
             "DO 'BEGIN SET LOCAL my.x = 1; END'",
+            "DO E'BEGIN SET LOCAL my.x = 1; END'",
+            "DO $a$ BEGIN PERFORM '$1'; SET my.x = 1; END $a$",
             "DO $$ BEGIN EXECUTE 'SET my.x = 1'; END $$",
         ] {
             assert!(sets_unlisted(sql.as_bytes()), "{sql}");

@@ -9,128 +9,23 @@
 //! Where the tokens are ambiguous, they are taken for the dangerous thing: an alias that is also a keyword may cost a trip to
 //! the primary. What a name stands for in the catalog (a view, a domain, a user's operator of a known name) is not seen.
 
+mod findings;
+mod places;
+mod types;
+mod with;
+
 use std::borrow::Cow;
 
-use pgweir_model::{PinReason, Reason, Verdict};
+use pgweir_model::{PinReason, Reason};
 use smallvec::SmallVec;
 
-use crate::classify::{self, Name, Names};
-use crate::effects::Effects;
+use self::findings::add_name;
+pub(crate) use self::findings::{Findings, NAMES_LIMIT, gravity};
+use self::with::With;
 use crate::functions::{self, Call};
 use crate::lexer::{Token, TokenKind};
 use crate::names::{self, Keyword, keyword};
 use crate::tokens::Tokens;
-
-/// What was found in a statement so far.
-#[derive(Debug)]
-pub(crate) struct Findings {
-    /// The gravest reason, where nothing is known of the catalog.
-    pub(crate) reason: Reason,
-    /// What is left if every name turns out to be harmless.
-    pub(crate) rest: Verdict,
-    pub(crate) effects: Effects,
-    pub(crate) tables: Vec<Name>,
-    pub(crate) functions: Vec<Name>,
-    pub(crate) names: Names,
-}
-
-/// Most names of a kind that are kept: they are for reports and lookups, and a list without bound would make a long text
-/// cost its length squared. Chosen; statements of people name fewer.
-pub(crate) const NAMES_LIMIT: usize = 256;
-
-impl Findings {
-    pub(crate) fn new(reason: Reason) -> Self {
-        Findings {
-            reason,
-            rest: Verdict {
-                reason,
-                suspect: false,
-            },
-            effects: Effects::default(),
-            tables: Vec::new(),
-            functions: Vec::new(),
-            names: Names::default(),
-        }
-    }
-
-    /// Takes a reason into account that no name can take back: the graver one stays.
-    pub(crate) fn object(&mut self, reason: Reason) {
-        self.object_to_name(reason);
-        if gravity(reason) > gravity(self.rest.reason) {
-            self.rest.reason = reason;
-        }
-    }
-
-    /// Takes a reason into account that follows from a name alone.
-    pub(crate) fn object_to_name(&mut self, reason: Reason) {
-        if gravity(reason) > gravity(self.reason) {
-            self.reason = reason;
-        }
-    }
-
-    /// A name behind which there may be any code of a user.
-    pub(crate) fn distrust_name(&mut self) {
-        self.object_to_name(Reason::VolatileFunction);
-        self.effects.suspect = true;
-    }
-
-    /// Something that may leave its mark on the session, whatever the names in it stand for.
-    pub(crate) fn suspect(&mut self) {
-        self.effects.suspect = true;
-        self.rest.suspect = true;
-    }
-
-    /// Not understood: nothing is vouched for.
-    pub(crate) fn give_up(&mut self) {
-        self.object(Reason::Unparsed);
-        self.suspect();
-    }
-
-    pub(crate) fn pin(&mut self, reason: PinReason) {
-        self.effects.add_pin(reason);
-        self.object(Reason::PrimaryOnly);
-    }
-
-    pub(crate) fn table(&mut self, tokens: Tokens<'_, '_>, start: usize, end: usize) {
-        add_name(&mut self.tables, &mut self.names, tokens, start, end);
-    }
-
-    fn function(&mut self, tokens: Tokens<'_, '_>, start: usize, end: usize) {
-        add_name(&mut self.functions, &mut self.names, tokens, start, end);
-    }
-}
-
-fn add_name(
-    list: &mut Vec<Name>,
-    names: &mut Names,
-    tokens: Tokens<'_, '_>,
-    start: usize,
-    end: usize,
-) {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned().into_boxed_str();
-    let schema = tokens.qualifier(start, end).map(|schema| text(&schema));
-    let name = Name {
-        schema,
-        name: text(&tokens.at(end).folded()),
-    };
-    names.overflow |= !classify::add(list, name);
-}
-
-/// Orders reasons: of several, the graver one is reported and decides.
-pub(crate) fn gravity(reason: Reason) -> u8 {
-    match reason {
-        Reason::Write => 9,
-        Reason::RowLock => 8,
-        Reason::PrimaryOnly => 7,
-        Reason::VolatileFunction => 6,
-        Reason::UnloggedTable => 5,
-        Reason::Unparsed => 4,
-        Reason::Transaction => 3,
-        Reason::ReadOnlyTransaction => 2,
-        Reason::ReadByTokens => 1,
-        _ => 0,
-    }
-}
 
 /// Whether the statement is a query, or something whose own grammar puts more names before parentheses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -289,20 +184,6 @@ enum Expected {
     Table,
     /// The relation that is modified.
     Target,
-}
-
-/// Where in a `WITH` clause.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum With {
-    Outside,
-    /// A name comes next.
-    Name,
-    /// Behind the name, before the end of the query in parentheses.
-    Query,
-    /// Behind that query, where a comma brings the next name.
-    Behind,
-    /// In the columns of `SEARCH` or `CYCLE`, where it does not.
-    Columns,
 }
 
 impl FrameKind {
@@ -466,91 +347,6 @@ impl<'a> Reading<'_, 'a, '_> {
         }
     }
 
-    fn bring_into_scope(&mut self, name: Cow<'a, [u8]>) {
-        if self.scope.len() < NAMES_LIMIT {
-            self.scope.push(name);
-        }
-    }
-
-    /// Takes back what was taken for a table earlier in this `WITH RECURSIVE`, before its definition was seen.
-    fn forget_table(&mut self, name: &[u8]) {
-        let is_it = |table: &Name| table.schema.is_none() && table.name.as_bytes() == name;
-        let tables = &mut self.findings.tables;
-        if let Some(earlier) = tables.get(self.frame.outer_tables..)
-            && let Some(at) = earlier.iter().position(is_it)
-        {
-            tables.remove(self.frame.outer_tables + at);
-        }
-    }
-
-    /// Follows a `WITH` clause, so that it is known where a name stands for a common table expression. Returns whether the
-    /// token is the name of one, whatever the word means elsewhere.
-    fn follow_with(&mut self, i: usize, token: Token<'a>) -> bool {
-        match self.frame.with {
-            With::Outside => {
-                if token.is_word("with") && self.begins_query(i) {
-                    self.frame.with = With::Name;
-                    self.frame.outer_tables = self.findings.tables.len();
-                    self.frame.clause = Clause::Other;
-                    self.expected = Expected::Anything;
-                }
-            }
-            With::Name => {
-                let next = self.t.at(i + 1);
-                if token.is_word("recursive") && next.is_name() && !next.is_word("as") {
-                    self.frame.recursive = true;
-                    return false;
-                }
-                self.frame.with = With::Query;
-                let name = token.folded();
-                if self.frame.recursive {
-                    // What is modified stays a table.
-                    if self.mode == Mode::Query {
-                        self.forget_table(&name);
-                    }
-                    self.bring_into_scope(name.clone());
-                }
-                self.defined.push(name);
-                return true;
-            }
-            With::Query => {}
-            With::Behind if token.is_any(&["search", "cycle"]) => self.frame.with = With::Columns,
-            With::Behind if token.is_any(&["set", "to", "default", "using"]) => {}
-            With::Behind if self.is_in_cycle(i) => {}
-            With::Behind => self.frame.with = With::Outside,
-            With::Columns => {
-                if token.is_word("set") {
-                    self.frame.with = With::Behind;
-                }
-            }
-        }
-        false
-    }
-
-    /// Whether the `WITH` at `i` begins a query. `INSERT INTO t WITH ...` does, too.
-    fn begins_query(&self, i: usize) -> bool {
-        let first = i == 0 || self.t.before(i, 1).is_punct("(");
-        let behind = self.t.at(i + 2);
-        let inserted = self.mode == Mode::Dml
-            && !self.t.word(i + 1, "ordinality")
-            && (behind.is_word("as") || behind.is_punct("(") || self.t.word(i + 1, "recursive"));
-        first || inserted
-    }
-
-    /// Whether the parenthesis at `i` opens the query of a common table expression, not the list of its columns.
-    fn opens_definition(&self, i: usize) -> bool {
-        let materialized = usize::from(self.t.before(i, 1).is_word("materialized"));
-        let negated = usize::from(self.t.before(i, 1 + materialized).is_word("not"));
-        self.t.before(i, 1 + materialized + negated).is_word("as")
-    }
-
-    /// Whether a name at `i` is a column or a value of `SEARCH ... SET a` or `CYCLE ... SET a TO b DEFAULT c USING d`.
-    fn is_in_cycle(&self, i: usize) -> bool {
-        self.t
-            .before(i, 1)
-            .is_any(&["set", "to", "default", "using"])
-    }
-
     /// Returns what a parenthesis at `i` opens, where no word before it has said.
     fn opened(&self, i: usize) -> FrameKind {
         let previous = self.t.before(i, 1);
@@ -569,11 +365,6 @@ impl<'a> Reading<'_, 'a, '_> {
             text if text.starts_with(b"json") || text == b"xmltable" => FrameKind::Typed,
             _ => FrameKind::Paren,
         }
-    }
-
-    fn opens_query(&self, i: usize) -> bool {
-        let values = self.t.word(i, "values") && self.t.punct(i + 1, "(");
-        values || self.t.punct(i, "(") || self.t.at(i).is_any(&["select", "with", "table"])
     }
 
     fn word(&mut self, i: usize, token: Token<'a>) {
@@ -714,6 +505,7 @@ impl<'a> Reading<'_, 'a, '_> {
         }
         if !next.is_string() && (!is_call || self.frame.clause == Clause::Tables) {
             self.expected = Expected::Table;
+            self.next_frame = is_call.then_some(FrameKind::Paren);
         }
     }
 
@@ -803,72 +595,6 @@ impl<'a> Reading<'_, 'a, '_> {
         }
     }
 
-    /// A name directly before a string is the name of a type, or one of the words that take a string.
-    fn check_prefix(&mut self, i: usize, token: Token<'_>, name: &[u8]) {
-        let start = self.t.chain_start(i);
-        let plain_word = start == i && token.kind == TokenKind::Word;
-        let known = match keyword(token.text) {
-            Keyword::Reserved | Keyword::ColumnName if plain_word => true,
-            _ if plain_word && token.is_word("zone") => self.t.before(i, 1).is_word("time"),
-            _ if plain_word && token.is_word("varying") => self.t.before(i, 1).is_any(VARYING),
-            Keyword::TypeFunction | Keyword::Unreserved
-                if plain_word && token.is_any(TAKES_STRING) =>
-            {
-                self.is_marked(i, token) || !self.begins_operand(i)
-            }
-            _ => self.is_builtin_type(start, i, name),
-        };
-        if !known {
-            self.distrust_type(start, i);
-        } else if !plain_word || !token.is_any(TAKES_STRING) {
-            self.findings.names.casts = true;
-        }
-    }
-
-    /// Without the catalog, a user's type may be a domain whose check calls a function, or the target of a cast that does.
-    fn distrust_type(&mut self, start: usize, end: usize) {
-        let Findings { names, .. } = &mut *self.findings;
-        let mut list = std::mem::take(&mut names.types);
-        add_name(&mut list, names, self.t, start, end);
-        names.types = list;
-        self.findings.distrust_name();
-    }
-
-    /// In a list of column definitions, the second of two names is a type.
-    fn is_column_type(&self, i: usize, token: Token<'_>) -> bool {
-        let opener = self.t.before(i, 2);
-        let second = self.t.before(i, 1).is_name()
-            && (opener.is_punct("(") || opener.is_punct(",") || opener.is_word("columns"));
-        let skipped = token.kind == TokenKind::Word
-            && !token.is_word("setof")
-            && (matches!(keyword(token.text), Keyword::Reserved | Keyword::ColumnName)
-                || token.is_word("path"));
-        second && !skipped
-    }
-
-    fn check_type(&mut self, i: usize) {
-        let start = i + usize::from(self.t.word(i, "setof"));
-        if !self.t.at(start).is_name() {
-            return;
-        }
-        let end = self.t.chain_end(start);
-        if self.is_builtin_type(start, end, &self.t.at(end).folded()) {
-            self.findings.names.casts = true;
-        } else {
-            self.distrust_type(start, end);
-        }
-    }
-
-    fn is_builtin_type(&self, start: usize, end: usize, name: &[u8]) -> bool {
-        let plain_word = start == end && self.t.at(start).kind == TokenKind::Word;
-        if plain_word && name == b"double" {
-            return self.t.word(start + 1, "precision");
-        }
-        let schema = self.t.qualifier(start, end);
-        plain_word && names::is_type_spelling(name)
-            || schema.is_none_or(|schema| schema == b"pg_catalog") && names::is_builtin_type(name)
-    }
-
     /// Decides what a name before a parenthesis is: a construct of the grammar, an alias with columns, a type, or a call.
     fn before_parenthesis(&mut self, i: usize, token: Token<'_>, name: &[u8]) {
         let start = self.t.chain_start(i);
@@ -934,135 +660,6 @@ impl<'a> Reading<'_, 'a, '_> {
             && self.t.before(close, 1).is_word("true")
             && self.t.before(close, 2).is_punct(",")
     }
-
-    /// Returns the frame that a keyword opens where its place makes it a construct rather than a function's name.
-    fn construct(&self, i: usize, token: Token<'_>) -> Option<FrameKind> {
-        let previous = self.t.before(i, 1);
-        let after_operand = self.ends_operand(i);
-        let fits = match token.text {
-            // Behind `DISTINCT ON (...)` these could be functions.
-            b"over" | b"filter" => previous.is_punct(")") && !self.closed.precedes_operand(),
-            b"sets" => previous.is_word("grouping"),
-            b"rollup" | b"cube" => {
-                let first = match self.frame.kind {
-                    FrameKind::GroupingSets => previous.is_punct("("),
-                    _ => previous.is_any(&["by", "distinct", "all"]),
-                };
-                let grouped = self.frame.clause == Clause::Group
-                    || self.frame.kind == FrameKind::GroupingSets;
-                grouped && (first || previous.is_punct(","))
-            }
-            b"materialized" => {
-                (previous.is_word("as") || previous.is_word("not")) && self.opens_query(i + 2)
-            }
-            b"varying" => previous.is_any(VARYING),
-            b"second" => previous.is_any(&["interval", "to"]),
-            b"by" => previous.is_any(&["order", "group", "partition"]),
-            b"first" | b"next" => previous.is_word("fetch"),
-            b"columns" => self.frame.kind == FrameKind::Typed || self.frame.columns,
-            b"system" | b"bernoulli" => previous.is_word("tablesample"),
-            b"zone" => previous.is_word("time"),
-            b"ref" => previous.is_word("by") && self.t.before(i, 2).is_word("passing"),
-            b"content" | b"document" => self.begins_xml(i),
-            b"value" => {
-                previous.is_word("by") && self.t.before(i, 2).is_word("passing")
-                    || self.frame.kind == FrameKind::Typed && after_operand
-            }
-            b"passing" | b"escape" => after_operand,
-            b"conflict" => previous.is_word("on"),
-            b"set" => self.mode == Mode::Dml,
-            b"insert" => previous.is_word("then"),
-            b"join" => {
-                after_operand
-                    || previous.is_any(&[
-                        "left", "right", "full", "inner", "outer", "cross", "natural",
-                    ])
-            }
-            b"ilike" | b"overlaps" => after_operand || previous.is_word("not"),
-            _ => false,
-        };
-        fits.then_some(match token.text {
-            b"columns" => FrameKind::Columns,
-            b"sets" => FrameKind::GroupingSets,
-            _ => FrameKind::Paren,
-        })
-    }
-
-    /// Whether the place of a word shows that the string behind it is an argument of its own.
-    fn is_marked(&self, i: usize, token: Token<'_>) -> bool {
-        match token.text {
-            b"by" => self.t.before(i, 1).is_any(&["order", "group", "partition"]),
-            b"version" => true,
-            b"key" => self.frame.kind == FrameKind::Typed,
-            b"content" | b"document" => self.begins_xml(i),
-            _ => false,
-        }
-    }
-
-    /// Whether `i` stands directly behind `XMLPARSE (` or `XMLSERIALIZE (`.
-    fn begins_xml(&self, i: usize) -> bool {
-        let opener = self.t.before(i, 2);
-        self.t.before(i, 1).is_punct("(") && opener.is_any(&["xmlparse", "xmlserialize"])
-    }
-
-    /// Whether an operand certainly begins at `i`, as what stands before wants one.
-    fn begins_operand(&self, i: usize) -> bool {
-        let previous = self.t.before(i, 1);
-        match previous.kind {
-            TokenKind::Operator => true,
-            TokenKind::Punct => matches!(previous.text, b"(" | b"," | b"["),
-            TokenKind::Word if previous.is_word("not") => self.begins_operand(i - 1),
-            TokenKind::Word => i == 0 || previous.is_any(WANTS_OPERAND),
-            _ => false,
-        }
-    }
-
-    /// Whether an operand ends just before `i`, so that no expression can begin there.
-    fn ends_operand(&self, i: usize) -> bool {
-        let previous = self.t.before(i, 1);
-        match previous.kind {
-            TokenKind::QuotedIdent | TokenKind::String | TokenKind::DollarString => true,
-            TokenKind::Number | TokenKind::Param => true,
-            TokenKind::Word => {
-                self.t.before(i, 2).is_punct(".") || keyword(previous.text) == Keyword::None
-            }
-            TokenKind::Punct => previous.text == b")" && !self.closed.precedes_operand(),
-            _ => false,
-        }
-    }
-
-    /// Whether the name from `start` to `i`, before a parenthesis, is an alias or a table with its columns. The grammar puts
-    /// no call directly behind `AS`, a closing parenthesis (but that of `DISTINCT ON`), or a name that is no keyword.
-    fn is_alias(&self, start: usize, i: usize) -> bool {
-        let previous = self.t.before(start, 1);
-        if previous.is_word("into") && self.mode == Mode::Dml {
-            return true;
-        }
-        if start != i {
-            return false;
-        }
-        let behind_ordinality =
-            previous.is_word("ordinality") && self.t.before(start, 2).is_word("with");
-        previous.is_any(&["as", "with", "recursive"])
-            || behind_ordinality
-            || self.ends_operand(i)
-            || previous.is_punct(",") && self.is_common_table(i + 1)
-    }
-
-    /// Whether the parenthesis at `open` holds the columns of a common table expression: only names, then `AS (SELECT`.
-    fn is_common_table(&self, open: usize) -> bool {
-        let mut close = open + 1;
-        while self.t.at(close).is_name() || self.t.punct(close, ",") {
-            close += 1;
-        }
-        if !self.t.punct(close, ")") || !self.t.word(close + 1, "as") {
-            return false;
-        }
-        let mut query = close + 2;
-        query += usize::from(self.t.word(query, "not"));
-        query += usize::from(self.t.word(query, "materialized"));
-        self.t.punct(query, "(") && self.opens_query(query + 1)
-    }
 }
 
 /// Returns the operators that a word of the grammar stands for.
@@ -1092,66 +689,6 @@ const ENDS_TABLES: &[&[u8]] = &[
     b"offset",
     b"fetch",
     b"returning",
-];
-
-/// Keywords behind which an operand begins.
-const WANTS_OPERAND: &[&str] = &[
-    "all",
-    "and",
-    "asymmetric",
-    "between",
-    "by",
-    "case",
-    "distinct",
-    "else",
-    "escape",
-    "for",
-    "from",
-    "having",
-    "ilike",
-    "in",
-    "like",
-    "limit",
-    "offset",
-    "on",
-    "or",
-    "placing",
-    "select",
-    "similar",
-    "symmetric",
-    "then",
-    "to",
-    "when",
-    "where",
-];
-
-/// The types that may be `VARYING`.
-const VARYING: &[&str] = &["character", "char", "nchar", "bit"];
-
-/// Keywords that a string may follow without being a constant of a type.
-const TAKES_STRING: &[&str] = &[
-    "by",
-    "content",
-    "default",
-    "delimiter",
-    "document",
-    "encoding",
-    "error",
-    "escape",
-    "format",
-    "ilike",
-    "key",
-    "like",
-    "null",
-    "passing",
-    "path",
-    "preceding",
-    "quote",
-    "range",
-    "similar",
-    "uescape",
-    "value",
-    "version",
 ];
 
 /// The words that may begin a window definition or a data-modifying statement; the columns of an alias begin with none of

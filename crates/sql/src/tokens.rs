@@ -142,6 +142,24 @@ impl<'a> Token<'a> {
         matches!(self.kind, TokenKind::String | TokenKind::DollarString)
     }
 
+    /// Returns what stands between the quotes of a string, as it is written: with escapes, without the tag of dollar quotes.
+    pub(crate) fn content(&self) -> Option<&'a [u8]> {
+        let quote = match self.kind {
+            TokenKind::String => b'\'',
+            TokenKind::DollarString => b'$',
+            _ => return None,
+        };
+        let mut ends = (1_usize..)
+            .zip(self.text)
+            .filter_map(|(end, byte)| (*byte == quote).then_some(end));
+        let first = ends.next()?;
+        let (open, close) = match self.kind {
+            TokenKind::DollarString => ends.next().map(|tag| (tag, tag))?,
+            _ => (first, 1),
+        };
+        self.text.get(open..self.text.len().checked_sub(close)?)
+    }
+
     pub(crate) fn end(&self) -> usize {
         self.start + self.text.len()
     }

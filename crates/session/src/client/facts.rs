@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use pgweir_model::catalog::Verdict;
 use pgweir_model::{PinReason, Reason};
 use pgweir_sql::effects::TransactionControl;
 use pgweir_sql::{Classified, PinSet, StatementKind, TransactionModes};
@@ -12,6 +13,8 @@ use pgweir_sql::plan::Plan;
 pub struct Facts {
     /// The plan that decides: the first that is no read, else the first.
     pub deciding: Option<Rc<Plan>>,
+    /// What it is, as the session sees its names.
+    pub verdict: Option<Verdict>,
     /// The first reason to keep the session on its server connection.
     pub pin: Option<PinReason>,
     /// All of them.
@@ -20,6 +23,8 @@ pub struct Facts {
     pub statements: u32,
     /// Statements that the proxy answers itself.
     pub local_statements: u32,
+    /// It holds a SET TRANSACTION.
+    sets_modes: bool,
     /// The modes of its BEGIN.
     pub begin: Option<TransactionModes>,
     /// What else is known of the batch.
@@ -77,7 +82,7 @@ impl Facts {
     /// Adds a statement that is run, prepared or bound.
     ///
     /// `is_local` says that the proxy answers it.
-    pub(super) fn add_plan(&mut self, plan: &Rc<Plan>, is_local: bool) {
+    pub(super) fn add_plan(&mut self, plan: &Rc<Plan>, verdict: Verdict, is_local: bool) {
         let classified = &plan.classified;
         self.statements += 1;
         if is_local {
@@ -97,7 +102,7 @@ impl Facts {
             self.marks.set(Marks::STATE);
         }
         // A setting made by a function is asked of the server, whether it pins or not.
-        if effects.suspect || effects.pins.contains(PinReason::Setting) {
+        if verdict.suspect || effects.pins.contains(PinReason::Setting) {
             self.marks.set(Marks::SUSPECT);
         }
         if effects.ddl {
@@ -109,7 +114,7 @@ impl Facts {
         if opens_transaction(effects.transaction) {
             self.marks.set(Marks::OPENS_TRANSACTION);
         }
-        let is_read = |plan: &Plan| is_read(plan.classified.reason) && !plan.learned_primary.get();
+        let is_a_read = is_read(verdict.reason) && !plan.learned_primary.get();
         let is_neutral = classified.is_neutral()
             || classified.is_settings_only()
             || matches!(
@@ -122,19 +127,29 @@ impl Facts {
                 self.marks.set(Marks::NEEDS_PRIMARY);
             }
             self.begin = Some(modes);
-        } else if !is_read(plan) && !is_neutral {
-            self.marks.set(Marks::WRITES);
+        } else if !is_a_read && !is_neutral {
+            if writes(verdict.reason, classified) {
+                self.marks.set(Marks::WRITES);
+            }
+            self.marks.set(Marks::NEEDS_PRIMARY);
+        }
+        self.sets_modes |= matches!(effects.transaction, TransactionControl::Set(_));
+        if self.sets_modes && self.statements > 1 {
+            // What comes with it may be the first statement of a transaction of other modes.
             self.marks.set(Marks::NEEDS_PRIMARY);
         }
         if is_declare(plan) {
             self.marks.set(Marks::LEAVES_OPEN);
         }
-        let replace = match &self.deciding {
-            None => true,
-            Some(deciding) => is_read(deciding) && !is_read(plan),
+        let replace = match (&self.deciding, self.verdict) {
+            (Some(deciding), Some(verdict)) => {
+                is_read(verdict.reason) && !deciding.learned_primary.get() && !is_a_read
+            }
+            _ => true,
         };
         if replace {
             self.deciding = Some(Rc::clone(plan));
+            self.verdict = Some(verdict);
         }
     }
 
@@ -155,6 +170,20 @@ pub fn is_read(reason: Reason) -> bool {
         reason,
         Reason::Read | Reason::ReadByTokens | Reason::ReadOnlyTransaction
     )
+}
+
+/// Returns whether a statement that only the primary runs may change what a later read sees. Locks, questions about the node
+/// and the sequences, which are read on the primary alone, do not.
+fn writes(reason: Reason, classified: &Classified) -> bool {
+    let is_harmless = matches!(reason, Reason::RowLock | Reason::PrimaryOnly)
+        && classified.statements.iter().all(|s| s.kind == StatementKind::Query)
+        && !classified.functions.iter().any(|f| {
+            // Large objects, other servers, and what writes to the catalog.
+            ["lo_", "lowrite", "dblink", "pg_import", "pg_logical"]
+                .iter()
+                .any(|prefix| f.name.starts_with(prefix))
+        });
+    !is_harmless
 }
 
 /// Returns whether a text may undo session state: what it undoes is then asked of the server.

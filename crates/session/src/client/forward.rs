@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use pgweir_model::Sqlstate;
 use pgweir_sql::plan::Plan;
-use pgweir_sql::{TransactionControl, state_statements};
+use pgweir_sql::{StateEvent, TransactionControl, state_statements};
 use pgweir_wire::backend::{ErrorBuilder, ReadyForQuery, Severity, tag as backend_tag};
 use pgweir_wire::frontend::{
     BindHead, Close, Describe, Execute, Parse, Query, Sync, Target, bind_head, parse_head, tag,
@@ -245,7 +245,9 @@ impl ClientSession {
         }
         match message.header.tag {
             tag::QUERY => {
-                out.input(as_it_is);
+                if !self.forward_execute(message, server, out) {
+                    out.input(as_it_is);
+                }
                 self.owe_query(message.body, server);
                 // Behind extended messages without a Sync the server may skip it: only ReadyForQuery tells.
                 self.is_open = was_open;
@@ -287,6 +289,57 @@ impl ClientSession {
             }
         }
         Ok(())
+    }
+
+    /// `EXECUTE` of a statement that was prepared by the protocol: the server knows it by another name. Returns whether that was
+    /// it.
+    fn forward_execute(
+        &mut self,
+        message: Message<'_>,
+        server: &mut ServerSession,
+        out: &mut Gather,
+    ) -> bool {
+        if !self.batch.facts.marks.has(Marks::STATE) || server.status == TransactionStatus::Failed {
+            return false;
+        }
+        let Some(sql) = message.body.split(|byte| *byte == 0).next() else {
+            return false;
+        };
+        let statements = state_statements(sql);
+        let [only] = statements.as_slice() else {
+            return false;
+        };
+        let StateEvent::Execute {
+            name, name_range, ..
+        } = &only.event
+        else {
+            return false;
+        };
+        let Some(statement) = self.resolve(name).filter(|s| s.tail.is_some()) else {
+            return false;
+        };
+        if !server.statements.touch(statement.id) {
+            // In a batch of its own: should it fail, the server does not wait for a Sync that never comes.
+            self.make_room(server, out);
+            let tail = statement.tail.as_deref().unwrap_or_default();
+            out.scratch_mut(|bytes| {
+                parse_head(bytes, &statement.server_name, tail.len());
+                bytes.extend_from_slice(tail);
+                Sync.encode(bytes);
+            });
+            server.statements.place(statement.id);
+            self.outstanding.push(Entry {
+                action: Action::Break,
+                places: Some(statement.id),
+                ..Entry::forward(Owed::Parse)
+            });
+            self.outstanding.push(Entry::skip(Owed::Sync));
+        }
+        let mut text = sql.get(..name_range.start).unwrap_or_default().to_vec();
+        text.extend_from_slice(&statement.server_name);
+        text.extend_from_slice(sql.get(name_range.end..).unwrap_or_default());
+        out.scratch_mut(|bytes| Query { sql: &text }.encode(bytes));
+        true
     }
 
     /// A simple query drops the unnamed statement, the server's and the client's.
@@ -375,11 +428,31 @@ impl ClientSession {
             }
             return;
         };
-        if !name.is_empty() && self.resolve(name).is_some() {
+        let is_failed = server.status == TransactionStatus::Failed && !ends_transaction(&statement);
+        if !name.is_empty()
+            && !is_failed
+            && let Some(existing) = self.resolve(name)
+        {
             let text = format!(
                 "prepared statement \"{}\" already exists",
                 String::from_utf8_lossy(name)
             );
+            // An error in its text comes first, so the server gets it, under a name that is taken there as well.
+            if matches!(self.place(&existing, server, out), Placed::Named) {
+                let tail_start = message.start + HEADER_LEN + name_len + 1;
+                let tail_len = message.header.frame_len() - HEADER_LEN - name_len - 1;
+                out.scratch_mut(|bytes| parse_head(bytes, &existing.server_name, tail_len));
+                out.input(tail_start..message.end);
+                let code = Sqlstate::DUPLICATE_PREPARED_STATEMENT.0;
+                let error = ErrorBuilder::new(Severity::Error, code, &text).build();
+                self.outstanding.push(Entry {
+                    action: Action::Substitute(error.into()),
+                    ..Entry::forward(Owed::Parse)
+                });
+                // What stands behind it in the batch will be skipped, whatever it is.
+                self.outstanding.begin_skipping();
+                return;
+            }
             self.fail(Sqlstate::DUPLICATE_PREPARED_STATEMENT, &text, out);
             self.rest.is_dropped = true;
             return;
@@ -395,7 +468,7 @@ impl ClientSession {
             places: None,
             events: None,
         };
-        if server.status == TransactionStatus::Failed && !ends_transaction(&statement) {
+        if is_failed {
             // It is refused, wherever it is known.
             let tail_start = message.start + HEADER_LEN + name_len + 1;
             let tail_len = message.header.frame_len() - HEADER_LEN - name_len - 1;

@@ -4,7 +4,9 @@ use std::rc::Rc;
 
 use pgweir_sql::plan::Plan;
 use pgweir_model::PinReason;
-use pgweir_sql::{Classified, Discard, PinSet, StatementKind, hidden};
+use pgweir_sql::{
+    Classified, Discard, PinSet, StateEvent, StatementKind, hidden, state_statements,
+};
 use pgweir_wire::frontend::{BindHead, Close, Describe, Execute, Parse, Query, Target, tag};
 use pgweir_wire::{Frame, Header};
 
@@ -342,9 +344,17 @@ impl ClientSession {
     /// Adds a statement to the facts; `text` is its own, not its shape.
     fn add_plan(&mut self, plan: &Rc<Plan>, text: &[u8]) {
         let classified = &plan.classified;
+        if let Some(executed) = self.executed(classified, text) {
+            // What it runs decides; that it is run by name does not matter.
+            let verdict = executed.verdict(&self.lens);
+            self.batch.facts.marks.set(Marks::STATE);
+            self.batch.facts.add_plan(&executed, verdict, false);
+            return;
+        }
         let is_local = classified.local.is_some()
             || self.deallocates_own(&classified.effects.discard, classified);
-        self.batch.facts.add_plan(plan, is_local);
+        let verdict = plan.verdict(&self.lens);
+        self.batch.facts.add_plan(plan, verdict, is_local);
         let pins = hidden_pins(classified, text);
         self.batch.facts.pins = self.batch.facts.pins.union(pins);
         self.batch.facts.pin = self.batch.facts.pin.or(pins.iter().next());
@@ -352,6 +362,21 @@ impl ClientSession {
             // Should it take away what the session came with, that is brought back before anything else is run.
             self.batch.facts.marks.set(Marks::DISCARDS);
         }
+    }
+
+    /// Returns the plan of the statement that an `EXECUTE` runs, if that was prepared by the protocol.
+    fn executed(&self, classified: &Classified, text: &[u8]) -> Option<Rc<Plan>> {
+        let [only] = classified.statements.as_slice() else {
+            return None;
+        };
+        if only.kind != StatementKind::Execute {
+            return None;
+        }
+        let statements = state_statements(text);
+        let StateEvent::Execute { name, .. } = &statements.first()?.event else {
+            return None;
+        };
+        self.resolve(name)?.plan.clone()
     }
 
     /// Returns whether the text is a DEALLOCATE of a statement that was prepared by the protocol: no server knows its name.

@@ -131,7 +131,9 @@ fn problems(catalog: &Catalog, facts: &[Facts], classified: &Classified) -> Vec<
             unvouched(catalog, facts, &mut problems);
         }
     }
-    if classified.statements.iter().all(|one| vouches(one.reason)) {
+    // Where nothing is executed, a keyword before a parenthesis may have been taken for a call, and more.
+    let all_run = facts.iter().all(|one| one.node != "ExplainStmt");
+    if all_run && classified.statements.iter().all(|one| vouches(one.reason)) {
         let mut of_tree = all_tables(facts);
         of_tree.extend(facts.iter().flat_map(|one| one.common.clone()));
         extra("table", &tables, &of_tree, &mut problems);
@@ -139,10 +141,10 @@ fn problems(catalog: &Catalog, facts: &[Facts], classified: &Classified) -> Vec<
             let made = one.made.iter().map(|name| (None, name.clone()));
             one.functions.iter().cloned().chain(made)
         });
-        // Where nothing is executed, a keyword before a parenthesis may have been taken for a call.
-        if facts.iter().all(|one| one.node != "ExplainStmt") {
-            extra("function", &functions, &of_tree.collect(), &mut problems);
-        }
+        // Behind a name that is a keyword, the operator `LIKE (` looks like a call.
+        let like = (None, "like".to_owned());
+        let of_tree = of_tree.chain([like]).collect();
+        extra("function", &functions, &of_tree, &mut problems);
     }
     problems
 }

@@ -145,8 +145,8 @@ fn objection(node: &str, body: &Value, inside: &[String]) -> Option<String> {
             let name = text(body, "name");
             let of_transaction = flag(body, "is_local")
                 || matches!(
-                    name,
-                    "TRANSACTION"
+                    name.to_lowercase().as_str(),
+                    "transaction"
                         | "transaction_isolation"
                         | "transaction_read_only"
                         | "transaction_deferrable"
