@@ -24,6 +24,8 @@ mod reload;
 #[cfg(test)]
 mod replication;
 #[cfg(test)]
+mod retries;
+#[cfg(test)]
 mod routing;
 #[cfg(test)]
 mod scripts;

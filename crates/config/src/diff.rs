@@ -168,6 +168,7 @@ pub fn take_over(old: &Config, new: &Config) -> Config {
             pool_min: wanted.pool_min,
             consistency: wanted.consistency,
             transaction_reads: wanted.transaction_reads,
+            read_retries: wanted.read_retries,
             splitting: wanted.splitting,
             policy: Arc::clone(&wanted.policy),
         })
@@ -404,6 +405,7 @@ fn database_entity(database: &Database) -> Entity {
         pool_min,
         consistency,
         transaction_reads,
+        read_retries,
         splitting,
         policy,
     } = database;
@@ -420,6 +422,7 @@ fn database_entity(database: &Database) -> Entity {
         ("pool_min", shown(pool_min)),
         ("consistency", shown(consistency)),
         ("transaction_reads", shown(transaction_reads)),
+        ("read_retries", shown(read_retries)),
         ("splitting", shown(splitting)),
         ("replica_safe_functions", functions(&policy.replica_safe)),
         ("primary_only_functions", functions(&policy.primary_only)),

@@ -365,6 +365,7 @@ fn database(section: &mut Section<'_, '_>, name: &str, clusters: &[Cluster]) -> 
         pool_min: section.integer("pool_min"),
         consistency: section.word("consistency"),
         transaction_reads: section.word("transaction_reads"),
+        read_retries: section.integer("read_retries"),
         splitting: section.word("splitting"),
         policy: Arc::new(Policy {
             replica_safe: section.functions("replica_safe_functions"),

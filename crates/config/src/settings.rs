@@ -166,6 +166,8 @@ pub struct Database {
     pub consistency: Consistency,
     /// Where reads of an explicit transaction run.
     pub transaction_reads: TransactionReads,
+    /// How often a read is tried elsewhere after a replica has failed it.
+    pub read_retries: u32,
     /// Whether reads leave the primary.
     pub splitting: Splitting,
     /// What stands above the catalog: `replica_safe_functions`, `primary_only_functions` and `foreign_tables`.

@@ -25,6 +25,20 @@ impl Sqlstate {
     pub const INVALID_AUTHORIZATION: Sqlstate = Sqlstate(*b"28000");
     /// `28P01` invalid_password.
     pub const INVALID_PASSWORD: Sqlstate = Sqlstate(*b"28P01");
+    /// `3F000` invalid_schema_name.
+    pub const INVALID_SCHEMA_NAME: Sqlstate = Sqlstate(*b"3F000");
+    /// `40001` serialization_failure.
+    pub const SERIALIZATION_FAILURE: Sqlstate = Sqlstate(*b"40001");
+    /// `40P01` deadlock_detected.
+    pub const DEADLOCK_DETECTED: Sqlstate = Sqlstate(*b"40P01");
+    /// `42501` insufficient_privilege.
+    pub const INSUFFICIENT_PRIVILEGE: Sqlstate = Sqlstate(*b"42501");
+    /// `42703` undefined_column.
+    pub const UNDEFINED_COLUMN: Sqlstate = Sqlstate(*b"42703");
+    /// `42883` undefined_function.
+    pub const UNDEFINED_FUNCTION: Sqlstate = Sqlstate(*b"42883");
+    /// `57P02` crash_shutdown.
+    pub const CRASH_SHUTDOWN: Sqlstate = Sqlstate(*b"57P02");
     /// `3D000` invalid_catalog_name.
     pub const INVALID_CATALOG_NAME: Sqlstate = Sqlstate(*b"3D000");
     /// `42601` syntax_error.

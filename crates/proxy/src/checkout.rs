@@ -55,7 +55,7 @@ impl Client {
         }
     }
 
-    /// A node could not be reached. A read is tried on the primary; the rest fails.
+    /// A node could not be reached. A read is tried elsewhere, in the end on the primary; the rest fails.
     async fn on_unreachable(&mut self, place: Place, error: &ConnectError) -> Result<(), End> {
         let fault = Fault::from_connect(error);
         if let Some(cluster) = self
@@ -69,6 +69,9 @@ impl Client {
         tracing::warn!(node = %place.node, %error, "cannot connect to a server");
         if place.role == Role::Primary {
             return self.fail_batch(fault);
+        }
+        if self.on_replica_unreachable(place.node, place.reason) {
+            return Ok(());
         }
         let topology = self.topology();
         let Some(primary) = topology.primary() else {

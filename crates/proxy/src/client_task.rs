@@ -24,9 +24,8 @@ use pgweir_net::{Outgoing, Stream};
 use pgweir_pool::{Lease, LocalPool};
 use pgweir_route::{Consistency, RouteSetting};
 use pgweir_session::ClientSession;
-use pgweir_session::client::{Facts, Portion};
+use pgweir_session::client::Portion;
 use pgweir_sql::PinSet;
-use pgweir_sql::plan::Plan;
 use pgweir_wire::TransactionStatus;
 
 use tokio::sync::oneshot;
@@ -35,6 +34,7 @@ use crate::block::{Block, Defaults, Meaning};
 use crate::cancel::{Gate, Slot};
 use crate::fault::Fault;
 use crate::lens::Sight;
+use crate::retry::Replay;
 use crate::worker::{Counted, Worker};
 
 /// How long a client has to take our last words.
@@ -59,6 +59,8 @@ pub(crate) struct Identity {
     pub(crate) pool_size: usize,
     pub(crate) splitting: bool,
     pub(crate) consistency: Consistency,
+    /// How often a read is tried again after a replica has failed it.
+    pub(crate) read_retries: u32,
     /// Our lexer reads texts as the server does: `standard_conforming_strings` is on, and no byte of a character looks like
     /// ASCII. Otherwise nothing is vouched for.
     pub(crate) reads_text: bool,
@@ -85,6 +87,7 @@ impl Identity {
             transaction_reads: database.transaction_reads,
             defaults: Defaults::default(),
             policy: Arc::clone(&database.policy),
+            read_retries: database.read_retries,
             consistency: match database.consistency {
                 pgweir_config::Consistency::Session => Consistency::Session,
                 pgweir_config::Consistency::Eventual => Consistency::Eventual,
@@ -158,32 +161,6 @@ impl Held {
 
     pub(crate) fn status(&self) -> TransactionStatus {
         self.lease.state.session.status
-    }
-}
-
-/// A read on a replica that may still have to be run on the primary.
-#[derive(Default)]
-pub(crate) struct Replay {
-    /// The batch as the client sent it.
-    pub(crate) batch: Vec<u8>,
-    /// The plan that sent it to the replica.
-    pub(crate) plan: Option<Rc<Plan>>,
-    /// The replica refused: the batch runs on the primary as soon as the replica's replies are in.
-    pub(crate) is_due: bool,
-}
-
-/// A kept batch larger than this is not kept beyond its use.
-const REPLAY_KEPT: usize = 4096;
-
-impl Replay {
-    /// Keeps a batch, and who sent it to a replica.
-    pub(crate) fn keep(&mut self, batch: &[u8], facts: &Facts) {
-        self.batch.clear();
-        if self.batch.capacity() > REPLAY_KEPT {
-            self.batch = Vec::new();
-        }
-        self.batch.extend_from_slice(batch);
-        self.plan.clone_from(&facts.deciding);
     }
 }
 
@@ -300,6 +277,7 @@ impl Client {
         if portion != Portion::Batch || fault.is_fatal {
             return Err(Some(Box::new(fault.fatal())));
         }
+        self.replay.end();
         self.session.drop_batch();
         self.inbuf.drain(..len.min(self.inbuf.len()));
         self.input = Input::Pending;

@@ -20,6 +20,7 @@ use pgweir_wire::TransactionStatus;
 use crate::block::{BlockStage, FirstOfBlock, Taken};
 use crate::client_task::{Client, Held, Input, Next, Place, Stage, Traces, place_for};
 use crate::fault::Fault;
+use crate::retry::Due;
 
 /// Why the input was not taken to its end, and how far it was.
 pub(crate) struct Stop {
@@ -210,8 +211,8 @@ impl Client {
             }
             Portion::Ignored | Portion::Batch | Portion::Flushed | Portion::Piece => {}
         }
-        // The replica has refused what came before; it is left as soon as its replies are in.
-        if self.replay.is_due && self.held.is_some() {
+        // What came before is to run again; its server is left as soon as its replies are in.
+        if self.replay.due.is_some() && self.held.is_some() {
             return Ok(Act::Park);
         }
         // A server that waits for COPY data answers nothing before it gets something, and be it the wrong thing.
@@ -229,7 +230,7 @@ impl Client {
                 return self.answer_locally(cx, rest, len).map(|()| Act::Done);
             }
             // A batch that comes to a block by a replay has been through this.
-            if !self.replay.is_due
+            if self.replay.due.is_none()
                 && let Taken::Yes(act) = self.act_on_block(cx, rest, portion, len)
             {
                 return Ok(act);
@@ -324,7 +325,7 @@ impl Client {
         {
             return Err(Act::Fail(Fault::no_transactions()));
         }
-        let is_replay = std::mem::take(&mut self.replay.is_due);
+        let is_replay = self.replay.due == Some(Due::Primary);
         let place = match self.first_of_block(facts, portion) {
             // A text that cannot be read may be anything, whatever the session asks for itself.
             _ if !self.identity.reads_text => self.decide_primary(Reason::Unparsed)?,
@@ -347,6 +348,7 @@ impl Client {
             }
             FirstOfBlock::NoBlock => self.decide(&route_facts(facts), is_replay)?,
         };
+        self.replay.due = None;
         match self.try_checkout(place) {
             Ok(true) => Ok(()),
             Ok(false) => Err(Act::Stop(Box::new(Next::Checkout(place)))),
@@ -369,6 +371,13 @@ impl Client {
         let mut cluster = cluster.borrow_mut();
         let cluster = &mut *cluster;
         let topology = cluster.topology.load();
+        let narrowed = self.replay.narrowed(topology, self.identity.read_retries);
+        let topology = narrowed.as_ref().unwrap_or(topology);
+        // Whatever it asks for: a replica has just refused it.
+        let facts = &RouteFacts {
+            route: facts.route.filter(|_| !is_replay),
+            ..*facts
+        };
         let session = SessionView {
             held: HeldView::Nothing,
             route: if is_replay {
@@ -483,6 +492,7 @@ impl Client {
         if self.must_prepare() && self.prepare(cx) {
             return Ok(Act::Park);
         }
+        self.session.stop_watching();
         let is_first = self.is_first_batch();
         self.note_effects();
         let opens_block = is_first && self.block.is_some();
@@ -494,22 +504,15 @@ impl Client {
         if is_first {
             self.begin_block_there(is_replica);
         }
-        let is_read_only = self
-            .block
-            .is_some_and(|block| self.meaning(block.modes).is_read_only());
-        let may_run_anew = is_first || self.is_movable();
+        // On the primary what follows a BEGIN is the client's own affair.
+        let watch = match opens_block && !is_replica {
+            true => None,
+            false => self.watch_for(portion, is_first),
+        };
         let Some(held) = &mut self.held else {
             return Ok(Act::Done);
         };
         held.stage = Stage::Used;
-        let may_replay = may_run_anew
-            && portion == Portion::Batch
-            && !held.is_primary()
-            && held.status() != TransactionStatus::Failed
-            && matches!(
-                held.reason,
-                Reason::Read | Reason::ReadByTokens | Reason::ReadOnlyTransaction
-            );
         let server = &mut *held.lease;
         let mut gather = worker.gather.borrow_mut();
         gather.clear();
@@ -523,15 +526,15 @@ impl Client {
                 self.session.fail_transaction(&mut gather);
             }
         }
-        if may_replay {
-            self.replay
-                .keep(rest.get(..len).unwrap_or(rest), self.session.facts());
-        }
         self.session
             .forward(rest, len, &mut server.state.session, &mut gather)?;
-        if may_replay {
-            self.session.arm_replay(is_read_only);
+        if let Some(watch) = watch {
+            self.begin_watch(watch, rest.get(..len).unwrap_or(rest));
         }
+        let Some(held) = &mut self.held else {
+            return Ok(Act::Done);
+        };
+        let server = &mut *held.lease;
         // A server that is gone is noticed at the next read, where its last words may stand.
         let _gone = server
             .state
@@ -627,7 +630,8 @@ impl Client {
     }
 
     /// Answers a batch with an error; the session goes on behind it.
-    fn fail_here(&mut self, fault: Fault, portion: Portion) -> Result<(), Box<Next>> {
+    pub(crate) fn fail_here(&mut self, fault: Fault, portion: Portion) -> Result<(), Box<Next>> {
+        self.replay.end();
         self.session.drop_batch();
         // After a Flush the rest of the batch is still to come, and nobody would know where it ends. In a transaction the
         // server would not know that it failed.

@@ -20,6 +20,7 @@ mod probe;
 mod proxy;
 mod relay;
 mod replication;
+mod retry;
 mod tables;
 mod worker;
 

@@ -26,11 +26,12 @@ use pgweir_wire::{
 };
 
 use crate::cancel::{Slot, Slots};
-use crate::client_task::{CANCEL_LIMIT, Choices, Client, Identity, Input, Replay};
+use crate::client_task::{CANCEL_LIMIT, Choices, Client, Identity, Input};
 use crate::fault::Fault;
 use crate::lens::Sight;
 use crate::proxy::Phase;
 use crate::replication;
+use crate::retry::Replay;
 use crate::worker::{Counted, Mail, Worker};
 
 /// Replies that one client may have waiting: bounds what a pipeline makes us remember, about 64 bytes each.

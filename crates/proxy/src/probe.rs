@@ -60,7 +60,7 @@ impl Client {
     /// Asks the server what the session has left, if that is not known. Returns whether the connection must be kept until
     /// the answer is in.
     pub(crate) fn asks_before_release(&mut self) -> bool {
-        if self.identity.pool_mode == PoolMode::Session || self.replay.is_due {
+        if self.identity.pool_mode == PoolMode::Session || self.replay.due.is_some() {
             return false;
         }
         let Some(held) = &mut self.held else {

@@ -16,6 +16,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 
 use crate::accept;
+use crate::retry::Counters;
 use crate::tables::{SharedPool, SharedTables};
 use crate::worker::{self, Mail};
 
@@ -66,6 +67,8 @@ pub(crate) struct Shared {
     pub(crate) clients: AtomicUsize,
     /// Rises with every change of the schema that passes through: statements prepared before may be stale.
     pub(crate) epoch: AtomicU64,
+    /// What clients were spared.
+    pub(crate) retries: Counters,
     pub(crate) phase: watch::Sender<Phase>,
     workers: OnceLock<Vec<WorkerHandle>>,
 }
@@ -182,6 +185,7 @@ impl Proxy {
             mock: MockKey::new(rand::random()),
             clients: AtomicUsize::new(0),
             epoch: AtomicU64::new(1),
+            retries: Counters::default(),
             phase: watch::Sender::new(Phase::Serving),
             workers: OnceLock::new(),
         });

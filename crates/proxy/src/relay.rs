@@ -150,7 +150,10 @@ impl Client {
                 self.lose_quietly();
                 return Ok(true);
             }
-            Poll::Ready(Ok(0) | Err(_)) => return Err(self.server_lost()),
+            Poll::Ready(Ok(0) | Err(_)) => {
+                drop(buffer);
+                return self.on_server_lost().map(|()| true);
+            }
             Poll::Ready(Ok(count)) => count,
         };
         server.state.carry.clear();
@@ -206,9 +209,9 @@ impl Client {
             }
             match received.event {
                 ReplyEvent::None => {}
-                ReplyEvent::Replay => {
+                ReplyEvent::Replay(refusal) => {
                     drop(gather);
-                    self.begin_replay(rest);
+                    self.on_refusal(refusal);
                     continue;
                 }
                 ReplyEvent::Restore => {
@@ -238,27 +241,6 @@ impl Client {
         Ok(())
     }
 
-    /// The replica refused what only the primary can do: its replies go nowhere, and the batch runs again.
-    fn begin_replay(&mut self, replies: &[u8]) {
-        self.replay.is_due = true;
-        self.session.abandon_replies();
-        let has = |part: &[u8]| replies.windows(part.len()).any(|window| window == part);
-        // A statement that was prepared there before the replica had replayed a change of the schema.
-        let is_stale_plan = has(b"RRevalidateCachedQuery");
-        if is_stale_plan && let Some(held) = &mut self.held {
-            held.lease.state.session.distrust_statements();
-        }
-        // A table that is missing here may be missing there too; that says nothing about the shape.
-        // Nor does an isolation level that a standby does not have.
-        let is_undefined_table = has(b"C42P01") || has(b"serializable mode");
-        if let Some(plan) = self.replay.plan.take()
-            && !is_undefined_table
-            && !is_stale_plan
-        {
-            plan.learned_primary.set(true);
-        }
-    }
-
     /// All replies are in: the transaction may be over, and the server connection free.
     fn on_settled(&mut self) {
         self.input = if self.inbuf.is_empty() {
@@ -266,6 +248,14 @@ impl Client {
         } else {
             Input::Pending
         };
+        // A switch of parameters is no answer to the batch that waits for it.
+        let is_answer = self
+            .held
+            .as_ref()
+            .is_none_or(|held| held.stage == Stage::Used);
+        if is_answer && self.replay.due.is_none() {
+            self.replay.end();
+        }
         self.release_if_over();
     }
 
@@ -285,8 +275,9 @@ impl Client {
             self.take_answer();
         }
         let Some(held) = &mut self.held else { return };
-        // A read that is to be replayed leaves the replica whatever became of it there.
-        let is_over = held.status() == TransactionStatus::Idle || self.replay.is_due;
+        // A batch that is to run again leaves its server whatever became of it there.
+        let is_due = self.replay.due.is_some();
+        let is_over = held.status() == TransactionStatus::Idle || is_due;
         if !is_over || !held.lease.is_quiet() || held.stage != Stage::Used {
             return;
         }
@@ -312,39 +303,36 @@ impl Client {
         }
         let is_pinned = self.held.as_ref().is_some_and(|held| !held.pins.is_empty());
         if is_pinned || self.identity.pool_mode == PoolMode::Session {
+            if is_due {
+                self.run_again_here();
+            }
             return;
         }
+        let is_canceled = self.held.as_ref().is_some_and(|held| held.gate.is_some());
         self.release();
-        if self.replay.is_due {
-            self.queue_replay();
+        if is_due {
+            self.run_again(is_canceled);
         }
     }
 
     /// Gives the server connection back.
     fn release(&mut self) {
-        let Some(mut held) = self.held.take() else { return };
+        let Some(mut held) = self.held.take() else {
+            return;
+        };
         self.count_load(held.node, false);
-        if self.replay.is_due {
+        let runs_anew = self.replay.due.is_some();
+        if runs_anew {
             // Whatever was set in its transaction there is rolled back.
             self.session.leave(&mut held.lease.state.session);
         }
-        self.leave_block(self.replay.is_due);
+        self.leave_block(runs_anew);
         let gate_is_open = held.gate.as_ref().is_none_or(|gate| gate.is_open());
         if gate_is_open && held.lease.is_reusable() {
             held.lease.checkin(self.worker().coarse_now());
         } else {
             self.reset_aside(held);
         }
-    }
-
-    /// Puts the batch that the replica refused in front of whatever the client has sent since.
-    fn queue_replay(&mut self) {
-        let mut batch = std::mem::take(&mut self.replay.batch);
-        batch.extend_from_slice(&self.inbuf);
-        self.inbuf = batch;
-        self.parked = None;
-        self.session.drop_batch();
-        self.input = Input::Pending;
     }
 
     /// Looks again at input that was kept.
@@ -435,30 +423,6 @@ impl Client {
         if let Some(cluster) = clusters.get(usize::from(held.node.cluster)) {
             cluster.report_failure(held.node);
         }
-    }
-
-    fn server_lost(&mut self) -> Box<Next> {
-        let Some(held) = self.held.take() else {
-            return Box::new(Next::Gone);
-        };
-        self.count_load(held.node, false);
-        let is_reply_cut = held.lease.state.session.is_reply_cut();
-        let may_have_written =
-            held.traces.wrote || held.status() != TransactionStatus::Idle && held.is_primary();
-        if let Some(cluster) = self
-            .worker()
-            .shared
-            .clusters
-            .get(usize::from(held.node.cluster))
-        {
-            cluster.report_failure(held.node);
-        }
-        self.session.server_lost();
-        tracing::warn!(server = %held.lease.state.address, "a server connection was lost in use");
-        if is_reply_cut {
-            return Box::new(Next::Gone);
-        }
-        Box::new(Next::End(Box::new(Fault::server_lost(may_have_written))))
     }
 
     fn server_violation(&mut self, violation: &Violation) -> Box<Next> {

@@ -26,6 +26,7 @@ pub use scan::{Portion, Scan, ScanMode};
 use crate::outstanding::{Outstanding, Pending};
 use crate::parameters::SharedParameters;
 use crate::server::ServerSession;
+use crate::reply::Watch;
 use crate::state::State;
 use crate::statement::{Context, SERVER_NAME_PREFIX, Statement, StatementTable};
 
@@ -64,6 +65,7 @@ pub struct ClientSession {
     portals: Vec<(Box<[u8]>, Rc<Statement>)>,
     /// The session's transaction can be opened anew on another server, should this one die.
     pub(crate) reopens: bool,
+    plans: Plans,
     /// Where its statements are prepared, and the schema epoch of the server that it last used.
     pub(crate) context: Context,
     /// What the client was told of the parameters by a server that its transaction has left.
@@ -106,15 +108,22 @@ pub enum Probe {
     Failed,
 }
 
+/// Where the statements come from that the batch at hand runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Plans {
+    /// All from the batch itself.
+    New,
+    /// At least one was on the server before.
+    Old,
+}
+
 /// What becomes of the replies that are due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Replies {
     /// The client gets them.
     Passed,
-    /// Likewise, unless they show that a replica refused the batch, which is then replayed on the primary.
-    Watched,
-    /// Likewise, in a READ ONLY transaction: that it cannot write is what the primary would say too.
-    WatchedReadOnly,
+    /// Likewise, unless they begin with an error that is not the client's.
+    Watched(Watch),
     /// They are thrown away until all are in.
     Abandoned,
     /// What stands in front of the batch failed (a switch of parameters, a BEGIN): the server connection must be closed.
@@ -168,6 +177,7 @@ impl ClientSession {
             reading: parameters.reading(),
             state: State::new(parameters),
             portals: Vec::new(),
+            plans: Plans::New,
             limits,
             batch: BatchInProgress::default(),
             rest: Rest::default(),
@@ -223,14 +233,31 @@ impl ClientSession {
         self.replies == Replies::SwitchFailed
     }
 
-    /// Lets `receive` report [`ReplyEvent::Replay`](crate::ReplyEvent::Replay) for the batch just forwarded.
-    ///
-    /// `read_only` for a batch in a transaction that cannot write, on the primary neither.
-    pub fn arm_replay(&mut self, read_only: bool) {
-        self.replies = match read_only {
-            true => Replies::WatchedReadOnly,
-            false => Replies::Watched,
-        };
+    /// Lets `receive` report [`ReplyEvent::Replay`](crate::ReplyEvent::Replay) for the batch just forwarded, which must be
+    /// all that is due.
+    pub fn watch(&mut self, watch: Watch) {
+        self.replies = Replies::Watched(watch);
+    }
+
+    /// Lets the client have the replies that are due whatever they are: the batch cannot be run again any more.
+    pub fn stop_watching(&mut self) {
+        if matches!(self.replies, Replies::Watched(_)) {
+            self.replies = Replies::Passed;
+        }
+    }
+
+    /// Returns whether a read is watched: nothing of its result has left yet.
+    pub fn is_watching_read(&self) -> bool {
+        matches!(
+            self.replies,
+            Replies::Watched(Watch::Read | Watch::ReadOnly)
+        )
+    }
+
+    /// Returns whether the batch that was forwarded last uses a statement that was on the server before, so that its plan
+    /// may have become useless.
+    pub fn uses_old_plan(&self) -> bool {
+        self.plans == Plans::Old
     }
 
     /// Throws away all replies that are due: the batch runs anew elsewhere.
@@ -243,13 +270,18 @@ impl ClientSession {
         };
     }
 
-    /// Forgets what a server owed: its connection is gone.
+    /// Forgets what a server owed and did: its connection is gone, and the session with it.
     pub fn server_lost(&mut self) {
+        self.forget_server();
+        self.state.abandon();
+    }
+
+    /// Forgets what a server owed: its connection is gone, and what was sent there runs elsewhere.
+    pub fn forget_server(&mut self) {
         self.outstanding.clear();
         self.replies = Replies::Passed;
         self.is_open = false;
         self.rest.len = 0;
-        self.state.abandon();
         self.portals.clear();
         self.probe = Probe::None;
     }

@@ -21,7 +21,7 @@ pub use client::{ClientSession, Limits, Probe, Scan, Tables};
 pub use error::{Side, Violation};
 pub use outstanding::Outstanding;
 pub use parameters::{ParameterSet, SharedParameters};
-pub use reply::{Received, ReplyEvent};
+pub use reply::{Received, Refusal, ReplyEvent, Watch};
 pub use server::ServerSession;
 pub use state::State;
 pub use statement::{Statement, StatementId, StatementTable};

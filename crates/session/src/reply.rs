@@ -3,10 +3,10 @@
 //! Runs of adjacent messages for the client are passed on as one range of the input; rows and COPY data are not looked at
 //! beyond their header. Only ErrorResponse, ParameterStatus, ReadyForQuery and CommandComplete are read.
 
+mod refusal;
+
 use pgweir_model::Sqlstate;
-use pgweir_wire::backend::{
-    CommandComplete, ErrorResponse, ParameterStatus, ReadyForQuery, field, tag,
-};
+use pgweir_wire::backend::{CommandComplete, ErrorResponse, ParameterStatus, ReadyForQuery, tag};
 use pgweir_wire::{Gather, HEADER_LEN, Header, TransactionStatus};
 
 use crate::client::{ClientSession, Probe, Replies};
@@ -14,6 +14,8 @@ use crate::error::Violation;
 use crate::outstanding::{Action, Change, Entry, Owed};
 use crate::parameters::SharedParameters;
 use crate::server::{Ledger, ServerSession, Syncs};
+
+pub use refusal::{Refusal, Watch, is_recovery_error, is_stale_plan};
 
 /// A message that must be read as a whole may be this long; a longer one is passed on unread (an ErrorResponse that
 /// quotes a huge statement). Not smaller than any ParameterStatus that occurs, not larger than a read buffer.
@@ -35,9 +37,9 @@ const CLOSE_COMPLETE: &[u8] = &[tag::CLOSE_COMPLETE, 0, 0, 0, 4];
 pub enum ReplyEvent {
     /// Nothing special.
     None,
-    /// The read failed on a replica with an error that only recovery raises, and nothing of its result is in the output:
-    /// throw the rest of the replies away and run the batch on the primary.
-    Replay,
+    /// The batch has failed in a way that is not the client's, and nothing of its result is in the output: throw the rest
+    /// of the replies away and run it again, or let the client have the error.
+    Replay(Refusal),
     /// A RESET has taken from the connection what the session came with: call
     /// [`restore`](ClientSession::restore), whose replies end the batch.
     Restore,
@@ -106,15 +108,16 @@ impl ClientSession {
         };
         self.finish_cut_message(&mut cursor, server, out);
         while server.cut.remaining == 0 {
-            let is_watched = matches!(self.replies, Replies::Watched | Replies::WatchedReadOnly);
-            if is_watched && !self.front_is_of_ours() {
-                match self.look_ahead(cursor.rest())? {
+            if let Replies::Watched(watch) = self.replies
+                && !self.is_ahead_of_batch(cursor.rest())?
+            {
+                match look_ahead(watch, cursor.rest())? {
                     LookAhead::Undecided => break,
-                    LookAhead::Recovery => {
+                    LookAhead::Refused(refusal) => {
                         cursor.flush(out);
                         return Ok(Received {
                             consumed: cursor.at,
-                            event: ReplyEvent::Replay,
+                            event: ReplyEvent::Replay(refusal),
                         });
                     }
                     LookAhead::Result => self.replies = Replies::Passed,
@@ -154,16 +157,28 @@ impl ClientSession {
         self.emit_fakes(&mut cursor, out);
     }
 
+    /// Returns whether the next reply is to something of ours that stands in front of the batch, and so decides nothing.
+    /// An error does where it is of what the batch needs.
+    fn is_ahead_of_batch(&self, input: &[u8]) -> Result<bool, Violation> {
+        if self.front_is_of_ours() {
+            return Ok(true);
+        }
+        let front = self.outstanding.front();
+        if !front.is_some_and(|entry| matches!(entry.action, Action::Skip)) {
+            return Ok(false);
+        }
+        let next = Header::peek(input)?;
+        Ok(next.is_none_or(|header| header.tag != tag::ERROR_RESPONSE))
+    }
+
     /// Returns whether the next reply is that of a request of ours in front of the batch: a switch of parameters, a BEGIN. The
     /// Parse of a statement that the batch needs, and the Close that makes room for it, belong to the batch.
     fn front_is_of_ours(&self) -> bool {
-        self.outstanding
-            .front()
-            .is_some_and(|e| match e.action {
-                Action::Skip => e.places.is_none(),
-                Action::Tail | Action::Break => true,
-                Action::Forward | Action::Fake | Action::Substitute(_) => false,
-            })
+        self.outstanding.front().is_some_and(|e| match e.action {
+            Action::Skip => e.places.is_none(),
+            Action::Tail | Action::Break => true,
+            Action::Forward | Action::Fake | Action::Substitute(_) => false,
+        })
     }
 
     fn finish_cut_message(
@@ -337,7 +352,10 @@ impl ClientSession {
         if let Some(entry) = self.outstanding.pop() {
             self.apply(entry.change);
         }
-        self.emit_fakes(cursor, out);
+        // What is watched is not decided yet: the next message does that, and then these are due.
+        if !matches!(self.replies, Replies::Watched(_)) {
+            self.emit_fakes(cursor, out);
+        }
     }
 
     /// Notes what a command's tag says about state that both sides keep a list of.
@@ -416,6 +434,9 @@ impl ClientSession {
     ) -> Result<(), Violation> {
         server.status = ReadyForQuery::decode(cursor.body(header))?.status;
         server.copy_in = false;
+        if server.status == TransactionStatus::Idle {
+            server.statements.end_schema_change();
+        }
         self.outstanding.end_skipping();
         let Some(entry) = self.outstanding.pop() else {
             if server.syncs != Syncs::Doubtful {
@@ -498,7 +519,8 @@ impl ClientSession {
         }
         for name in RELATIVE {
             if let Some(value) = server.reported_value(name) {
-                self.state.settle_relative(&name.to_ascii_lowercase(), value);
+                self.state
+                    .settle_relative(&name.to_ascii_lowercase(), value);
             }
         }
         if server.status == TransactionStatus::Idle {
@@ -590,17 +612,20 @@ impl ClientSession {
             }
             _ => false,
         };
-        take(
-            header,
-            !substitute && self.replies != Replies::Abandoned,
-            cursor,
-            server,
-            out,
-        );
+        // The last words of a server that has not got to the batch yet say nothing about it.
+        let is_ours = is_last && self.front_is_of_ours();
+        let forward = !substitute && !is_ours && self.replies != Replies::Abandoned;
+        server.has_said_farewell |= is_last && forward;
+        take(header, forward, cursor, server, out);
         if self.replies != Replies::Abandoned {
             self.state.on_error();
             self.follow_state(server);
         }
+        self.skip_to_sync(server);
+    }
+
+    /// Takes what the server skips after an error: all up to the next Sync, unless it was a simple query that failed.
+    fn skip_to_sync(&mut self, server: &mut ServerSession) {
         let front = self.outstanding.front().map(|entry| entry.owed);
         if matches!(front, None | Some(Owed::Query | Owed::FunctionCall)) {
             return;
@@ -654,61 +679,45 @@ impl ClientSession {
             Change::Undefine { name } => self.undefine(&name),
         }
     }
+}
 
-    /// Reads on without taking anything: does the reply begin with a result, or fail in a way that only a standby does?
-    fn look_ahead(&self, input: &[u8]) -> Result<LookAhead, Violation> {
-        let mut rest = input;
-        let mut decided = false;
-        while let Some(header) = Header::peek(rest)? {
-            let whole = header.frame_len() <= rest.len();
-            if header.tag == tag::ERROR_RESPONSE {
-                if !whole && header.frame_len() <= READ_WHOLE_LIMIT && !decided {
-                    return Ok(LookAhead::Undecided);
-                }
-                let body = rest.get(HEADER_LEN..header.frame_len()).unwrap_or_default();
-                let tolerates = |error: &ErrorResponse<'_>| {
-                    self.replies == Replies::WatchedReadOnly
-                        && memchr_find(error.message(), b"in a read-only transaction")
-                };
-                let recovery = ErrorResponse::decode(body)
-                    .is_ok_and(|error| is_recovery_error(&error) && !tolerates(&error));
-                return Ok(if recovery {
-                    LookAhead::Recovery
-                } else {
-                    LookAhead::Result
-                });
+/// Reads on without taking anything: does the reply begin with a result, or with an error that is not the client's?
+fn look_ahead(watch: Watch, input: &[u8]) -> Result<LookAhead, Violation> {
+    let mut rest = input;
+    let mut decided = false;
+    while let Some(header) = Header::peek(rest)? {
+        let whole = header.frame_len() <= rest.len();
+        if header.tag == tag::ERROR_RESPONSE {
+            if !whole && header.frame_len() <= READ_WHOLE_LIMIT && !decided {
+                return Ok(LookAhead::Undecided);
             }
-            decided |= matches!(
-                header.tag,
-                tag::DATA_ROW
-                    | tag::COMMAND_COMPLETE
-                    | tag::EMPTY_QUERY_RESPONSE
-                    | tag::PORTAL_SUSPENDED
-                    | tag::COPY_OUT_RESPONSE
-                    | tag::COPY_IN_RESPONSE
-                    | tag::READY_FOR_QUERY
-            );
-            if !whole {
-                break;
-            }
-            rest = rest.get(header.frame_len()..).unwrap_or_default();
+            let body = rest.get(HEADER_LEN..header.frame_len()).unwrap_or_default();
+            let refusal = ErrorResponse::decode(body)
+                .ok()
+                .and_then(|error| watch.refusal(&error));
+            return Ok(refusal.map_or(LookAhead::Result, LookAhead::Refused));
         }
-        let full = input.len() >= READ_WHOLE_LIMIT;
-        Ok(if decided || full {
-            LookAhead::Result
-        } else {
-            LookAhead::Undecided
-        })
+        decided |= watch.is_result(header.tag);
+        if !whole || (decided && !watch.looks_behind_results()) {
+            break;
+        }
+        rest = rest.get(header.frame_len()..).unwrap_or_default();
     }
+    let full = input.len() >= READ_WHOLE_LIMIT;
+    Ok(if decided || full {
+        LookAhead::Result
+    } else {
+        LookAhead::Undecided
+    })
 }
 
 enum LookAhead {
     /// Not enough bytes to tell.
     Undecided,
-    /// A result, or an error that the primary would raise too.
+    /// A result, or an error that is the client's.
     Result,
-    /// An error that only recovery raises.
-    Recovery,
+    /// An error that is not.
+    Refused(Refusal),
 }
 
 /// Passes over one message, which goes out or not; what has not arrived of it follows later.
@@ -729,50 +738,10 @@ fn take(
     }
 }
 
-/// Returns whether a server raises this error only because it is in recovery, so that the primary may well not.
-///
-/// The list was measured on a hot standby: 25006 for most; 0A000, 55000 and XX000 with a telling message; 55000 of
-/// `currval`/`lastval` and 42P01 because session-local objects live on the primary or have not been replayed yet.
-pub fn is_recovery_error(error: &ErrorResponse<'_>) -> bool {
-    let message = error.message();
-    let says = |needle: &str| memchr_find(message, needle.as_bytes());
-    match error.sqlstate().map(Sqlstate) {
-        Some(Sqlstate::READ_ONLY_SQL_TRANSACTION) => true,
-        Some(Sqlstate::FEATURE_NOT_SUPPORTED) => {
-            says("during recovery")
-                || says("hot standby")
-                || says("in recovery")
-                || says("unlogged")
-                || is_stale_plan(error)
-        }
-        Some(Sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE) => {
-            says("recovery is in progress") || says("currval") || says("lastval")
-        }
-        Some(Sqlstate::INTERNAL_ERROR) => {
-            says("during recovery") || says("OIDs") || says("TransactionIds") || says("WAL entries")
-        }
-        Some(Sqlstate::UNDEFINED_TABLE) => true,
-        _ => false,
-    }
-}
-
-/// Returns whether a prepared statement has failed because the schema has changed since ("cached plan must not change
-/// result type"). A replica raises it where the change, which the proxy has seen, was replayed after the statement was
-/// prepared anew. Told by the place in the source, which no translation changes: `plancache.c RevalidateCachedQuery`.
-pub fn is_stale_plan(error: &ErrorResponse<'_>) -> bool {
-    error.field(field::ROUTINE) == Some(b"RevalidateCachedQuery")
-}
-
 /// Returns whether a server says that a statement name does not exist, or does already.
 fn is_name_error(sqlstate: Option<[u8; 5]>) -> bool {
     sqlstate.map(Sqlstate).is_some_and(|code| {
         code == Sqlstate::INVALID_SQL_STATEMENT_NAME
             || code == Sqlstate::DUPLICATE_PREPARED_STATEMENT
     })
-}
-
-fn memchr_find(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack
-        .windows(needle.len())
-        .any(|window| window == needle)
 }

@@ -35,34 +35,88 @@ pub enum Ledger {
 /// The prepared statements on one server connection, bounded, the least recently used one giving way.
 #[derive(Debug)]
 pub struct ServerStatements {
-    last_use: HashMap<StatementId, u64, foldhash::fast::RandomState>,
+    uses: HashMap<StatementId, Use, foldhash::fast::RandomState>,
     clock: u64,
+    /// What was placed before this moment may have plans that a change of the schema has made useless.
+    trusted_since: u64,
     leased_at: u64,
+    /// What was placed before this moment is prepared anew when a client prepares it anew.
+    doubted_before: u64,
     /// The present session has used all of them: none may be closed.
     is_all_in_use: bool,
+    /// The transaction at hand changes the schema, so that every plan may become useless at any moment.
+    is_schema_changing: bool,
     limit: usize,
+}
+
+/// When a statement was placed and last used, by the clock of its table.
+#[derive(Debug, Clone, Copy)]
+struct Use {
+    placed: u64,
+    last: u64,
 }
 
 impl ServerStatements {
     fn new(limit: usize) -> Self {
         ServerStatements {
-            last_use: HashMap::default(),
+            uses: HashMap::default(),
             clock: 0,
+            trusted_since: 0,
+            doubted_before: 0,
+            is_schema_changing: false,
             leased_at: 0,
             is_all_in_use: false,
             limit: limit.max(1),
         }
     }
 
-    /// Returns whether the statement is there, and marks it as used.
+    /// Returns whether the statement is there and can be used, and marks it as used.
     pub fn touch(&mut self, id: StatementId) -> bool {
         self.clock += 1;
-        match self.last_use.get_mut(&id) {
-            Some(used) => {
-                *used = self.clock;
+        match self.uses.get_mut(&id) {
+            Some(of) if of.placed >= self.trusted_since => {
+                of.last = self.clock;
                 true
             }
-            None => false,
+            Some(_) | None => false,
+        }
+    }
+
+    /// Notes that none of those placed so far is to be used again without being placed anew.
+    pub fn distrust(&mut self) {
+        self.clock += 1;
+        self.trusted_since = self.clock;
+    }
+
+    /// As [`touch`](Self::touch), for a client that prepares the statement: what may be stale does not count as there,
+    /// because on a connection of its own the client would get a fresh one.
+    pub fn touch_fresh(&mut self, id: StatementId) -> bool {
+        let of = self.uses.get(&id);
+        !self.is_schema_changing
+            && of.is_some_and(|of| of.placed >= self.doubted_before)
+            && self.touch(id)
+    }
+
+    /// Takes out a statement that is to be placed again: if it is there, it must be closed first.
+    pub fn take(&mut self, id: StatementId) -> Option<StatementId> {
+        self.uses.remove(&id).map(|_| id)
+    }
+
+    /// Notes that the transaction at hand changes the schema.
+    pub fn begin_schema_change(&mut self) {
+        self.is_schema_changing = true;
+    }
+
+    /// Returns whether the transaction at hand changes the schema.
+    pub fn is_schema_changing(&self) -> bool {
+        self.is_schema_changing
+    }
+
+    /// Notes that no transaction is open any more: what was placed so far was placed before, or in, what it changed.
+    pub fn end_schema_change(&mut self) {
+        if std::mem::take(&mut self.is_schema_changing) {
+            self.clock += 1;
+            self.doubted_before = self.clock;
         }
     }
 
@@ -72,26 +126,33 @@ impl ServerStatements {
     /// limit may be passed for as long as one session uses more than it.
     /// Looks at all of them: it happens only on the way to a Parse, which costs the server far more.
     pub fn evict(&mut self) -> Option<StatementId> {
-        if self.is_all_in_use || self.last_use.len() < self.limit {
+        if self.is_all_in_use || self.uses.len() < self.limit {
             return None;
         }
         let (id, used) = self
-            .last_use
+            .uses
             .iter()
-            .min_by_key(|(_, used)| **used)
-            .map(|(id, used)| (*id, *used))?;
+            .map(|(id, of)| (*id, of.last))
+            .min_by_key(|(_, used)| *used)?;
         if used > self.leased_at {
             self.is_all_in_use = true;
             return None;
         }
-        self.last_use.remove(&id);
+        self.uses.remove(&id);
         Some(id)
     }
 
     /// Notes that the statement is being placed.
     pub fn place(&mut self, id: StatementId) {
         self.clock += 1;
-        self.last_use.insert(id, self.clock);
+        let now = self.clock;
+        self.uses.insert(
+            id,
+            Use {
+                placed: now,
+                last: now,
+            },
+        );
     }
 
     /// Notes that another session begins to use the connection.
@@ -102,22 +163,22 @@ impl ServerStatements {
 
     /// Notes that the server dropped them all.
     pub fn clear(&mut self) {
-        self.last_use.clear();
+        self.uses.clear();
     }
 
     /// Notes that the statement is not there after all.
     pub fn forget(&mut self, id: StatementId) {
-        self.last_use.remove(&id);
+        self.uses.remove(&id);
     }
 
     /// Returns how many there are.
     pub fn len(&self) -> usize {
-        self.last_use.len()
+        self.uses.len()
     }
 
     /// Returns whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.last_use.is_empty()
+        self.uses.is_empty()
     }
 }
 
@@ -142,6 +203,8 @@ pub struct ServerSession {
     pub(crate) cut: CutReply,
     /// Whether the server is reading COPY data.
     pub(crate) copy_in: bool,
+    /// The client has been given the server's last words.
+    pub(crate) has_said_farewell: bool,
     /// How many ReadyForQuery are to come is not known exactly.
     pub(crate) syncs: Syncs,
 }
@@ -183,6 +246,7 @@ impl ServerSession {
             reported,
             cut: CutReply::default(),
             copy_in: false,
+            has_said_farewell: false,
             syncs: Syncs::Counted,
         }
     }
@@ -198,9 +262,10 @@ impl ServerSession {
         found.map(|(_, value)| &**value)
     }
 
-    /// Notes that its statements may be stale whatever the schema epoch says: they are dropped before the next use.
+    /// Notes that its statements may be stale whatever the schema epoch says: each is prepared anew before its next use.
     pub fn distrust_statements(&mut self) {
-        self.epoch = 0;
+        self.statements.distrust();
+        self.unnamed = None;
     }
 
     /// Notes a ParameterStatus.
@@ -241,6 +306,11 @@ impl ServerSession {
     /// would be taken for the rest.
     pub fn is_reply_cut(&self) -> bool {
         self.cut.remaining > 0 && self.cut.is_forwarded
+    }
+
+    /// Returns whether the client has been told by the server itself that the connection ends.
+    pub fn has_said_farewell(&self) -> bool {
+        self.has_said_farewell
     }
 
     /// Returns whether the server is reading COPY data.

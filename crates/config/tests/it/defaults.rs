@@ -85,6 +85,7 @@ fn clusters_and_databases_get_every_default() {
         (database.consistency, database.splitting),
         (Consistency::Session, Splitting::On)
     );
+    assert_eq!(database.read_retries, 2);
     assert_eq!(config.auth.method, AuthMethod::Trust);
     assert_eq!(
         parse(

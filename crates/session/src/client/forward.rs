@@ -15,13 +15,13 @@ use pgweir_wire::frontend::{
 };
 use pgweir_wire::{DecodeError, Gather, HEADER_LEN, Header, ListBuf, TransactionStatus};
 
-use super::{ClientSession, Marks, Probe, significant};
+use super::{ClientSession, Marks, Plans, Probe, significant};
 use crate::error::{Side, Violation};
 use crate::outstanding::{Action, Change, Entry, Events, Owed};
 use crate::parameters::SharedParameters;
 use crate::server::ServerSession;
 use crate::state::Event;
-use crate::statement::{MISSING_NAME, Statement};
+use crate::statement::{MISSING_NAME, Statement, StatementId};
 
 /// One message of the input: where it stands and how much of it is there.
 #[derive(Debug, Clone, Copy)]
@@ -179,10 +179,14 @@ impl ClientSession {
         out: &mut Gather,
     ) -> Result<(), Violation> {
         if !self.is_open {
+            self.plans = Plans::New;
             self.outstanding.begin_batch();
         }
         if self.batch.facts.marks.has(Marks::DISCARDS) {
             self.outstanding.note_discards();
+        }
+        if self.batch.facts.marks.has(Marks::DDL) {
+            server.statements.begin_schema_change();
         }
         let input = input.get(..len).unwrap_or(input);
         let mut at = self.rest.len.min(input.len());
@@ -468,6 +472,9 @@ impl ClientSession {
             places: None,
             events: None,
         };
+        let is_unnamed_there = name.is_empty()
+            && server.unnamed == Some(id)
+            && !server.statements.is_schema_changing();
         if is_failed {
             // It is refused, wherever it is known.
             let tail_start = message.start + HEADER_LEN + name_len + 1;
@@ -475,14 +482,14 @@ impl ClientSession {
             out.scratch_mut(|bytes| parse_head(bytes, b"", tail_len));
             out.input(tail_start..message.end);
             server.unnamed = None;
-        } else if server.statements.touch(id) || (name.is_empty() && server.unnamed == Some(id)) {
+        } else if server.statements.touch_fresh(id) || is_unnamed_there {
             entry.action = Action::Fake;
         } else if name.is_empty() && !statement.is_repeated() {
             out.input(message.start..message.end);
             server.unnamed = Some(id);
             entry.places = Some(id);
         } else {
-            self.make_room(server, out);
+            self.make_room(id, server, out);
             let tail_start = message.start + HEADER_LEN + name_len + 1;
             let tail_len = message.header.frame_len() - HEADER_LEN - name_len - 1;
             out.scratch_mut(|bytes| parse_head(bytes, &statement.server_name, tail_len));
@@ -600,15 +607,20 @@ impl ClientSession {
         out: &mut Gather,
     ) -> Placed {
         if server.statements.touch(statement.id) {
+            self.plans = Plans::Old;
             return Placed::Named;
         }
         if server.unnamed == Some(statement.id) {
+            // Unless it has just been prepared, in this very batch.
+            if !self.outstanding.pending(b"").is_open() {
+                self.plans = Plans::Old;
+            }
             return Placed::Unnamed;
         }
         let Some(tail) = &statement.tail else {
             return Placed::Nowhere;
         };
-        self.make_room(server, out);
+        self.make_room(statement.id, server, out);
         out.scratch_mut(|bytes| {
             parse_head(bytes, &statement.server_name, tail.len());
             bytes.extend_from_slice(tail);
@@ -621,9 +633,10 @@ impl ClientSession {
         Placed::Named
     }
 
-    /// Closes statements on the server until one more fits.
-    fn make_room(&mut self, server: &mut ServerSession, out: &mut Gather) {
-        while let Some(evicted) = server.statements.evict() {
+    /// Closes statements on the server until this one fits: what it was before, and others.
+    fn make_room(&mut self, id: StatementId, server: &mut ServerSession, out: &mut Gather) {
+        let mut former = server.statements.take(id);
+        while let Some(evicted) = former.take().or_else(|| server.statements.evict()) {
             let name = evicted.server_name();
             out.scratch_mut(|bytes| {
                 target_head(bytes, tag::CLOSE, Target::Statement, name.as_bytes())
@@ -709,9 +722,7 @@ impl ClientSession {
                     out.scratch(&[backend_tag::CLOSE_COMPLETE, 0, 0, 0, 4]);
                 }
                 tag::SYNC => {
-                    out.scratch_mut(|bytes| {
-ReadyForQuery { status }.encode(bytes)
-                    });
+                    out.scratch_mut(|bytes| ReadyForQuery { status }.encode(bytes));
                 }
                 _ => {}
             }
@@ -749,10 +760,5 @@ const BIND_NOTHING: &[u8] = &[0, 0, 0, 0, 0, 0];
 /// Returns what the statements of a text do to the state.
 fn events_of(sql: &[u8]) -> Option<Box<Events>> {
     let list: Vec<_> = state_statements(sql).iter().filter_map(Event::of).collect();
-    (!list.is_empty()).then(|| {
-        Box::new(Events {
-            list,
-            completed: 0,
-        })
-    })
+    (!list.is_empty()).then(|| Box::new(Events { list, completed: 0 }))
 }

@@ -14,6 +14,8 @@ mod notation;
 #[cfg(test)]
 mod pipeline;
 #[cfg(test)]
+mod refusals;
+#[cfg(test)]
 mod relay;
 #[cfg(test)]
 mod replay;

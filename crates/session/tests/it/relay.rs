@@ -408,7 +408,7 @@ impl Session {
             .forward(rest, len, &mut server.session, &mut gather)
             .unwrap();
         if may_replay {
-            self.client.arm_replay(false);
+            self.client.watch(pgweir_session::Watch::Read);
         }
         server.to.extend(bytes_of(&gather, rest));
         // Behind a piece as well: replies of ours that wait for the server's, while that waits for more, would fill the

@@ -1,7 +1,7 @@
 //! A read that a replica refuses and the primary is given instead: what counts as refused, and until when.
 
 use pgweir_session::reply::is_recovery_error;
-use pgweir_session::{ClientSession, Received, ReplyEvent};
+use pgweir_session::{ClientSession, Received, Refusal, ReplyEvent, Watch};
 use pgweir_wire::HEADER_LEN;
 use pgweir_wire::backend::ErrorResponse;
 
@@ -14,7 +14,7 @@ const REFUSED: &str = "Error(25006 cannot execute UPDATE in a read-only transact
 fn watching(batch: &str) -> Rig {
     let mut rig = Rig::new();
     rig.send(batch);
-    rig.client.arm_replay(false);
+    rig.client.watch(Watch::Read);
     rig
 }
 
@@ -36,7 +36,7 @@ fn a_refused_query_is_replayed_and_leaves_no_trace() {
     let replies = format!("RowDescription(f) | {REFUSED} | Ready(I)");
     assert_eq!(
         outcome(&mut rig, &replies),
-        (0, ReplyEvent::Replay, String::new())
+        (0, ReplyEvent::Replay(Refusal::Recovery), String::new())
     );
     throws_away(&mut rig, &replies);
     // The primary's replies are the client's again, whatever they are.
@@ -50,7 +50,7 @@ fn a_refused_batch_has_prepared_nothing_for_the_client() {
     let replies = format!("ParseComplete | BindComplete | {REFUSED} | Ready(I)");
     assert_eq!(
         outcome(&mut rig, &replies),
-        (0, ReplyEvent::Replay, String::new())
+        (0, ReplyEvent::Replay(Refusal::Recovery), String::new())
     );
     throws_away(&mut rig, &replies);
     assert_eq!(rig.client.statement_count(), 0);
@@ -67,7 +67,7 @@ fn replies_of_ours_wait_until_it_is_decided() {
     let mut rig = Rig::new();
     rig.prepare("a", "select f()");
     rig.send("Parse(b,select f()) | Bind(,b) | Execute | Sync");
-    rig.client.arm_replay(false);
+    rig.client.watch(Watch::Read);
     assert_eq!(
         outcome(&mut rig, "BindComplete"),
         (0, ReplyEvent::None, String::new())
@@ -75,7 +75,7 @@ fn replies_of_ours_wait_until_it_is_decided() {
     let replies = format!("BindComplete | {REFUSED} | Ready(I)");
     assert_eq!(
         outcome(&mut rig, &replies),
-        (0, ReplyEvent::Replay, String::new())
+        (0, ReplyEvent::Replay(Refusal::Recovery), String::new())
     );
     throws_away(&mut rig, &replies);
     assert_eq!(rig.client.statement_count(), 1);
@@ -99,7 +99,7 @@ fn a_refusal_behind_rows_is_replayed_as_long_as_the_client_has_none_of_them() {
     let replies = format!("Row(1) | Complete(SELECT 1) | {REFUSED} | Ready(I)");
     assert_eq!(
         outcome(&mut rig, &replies),
-        (0, ReplyEvent::Replay, String::new())
+        (0, ReplyEvent::Replay(Refusal::Recovery), String::new())
     );
     throws_away(&mut rig, &replies);
 }
@@ -143,7 +143,7 @@ fn a_refusal_that_comes_in_pieces_is_understood_once_it_is_whole() {
         (
             Received {
                 consumed: 0,
-                event: ReplyEvent::Replay
+                event: ReplyEvent::Replay(Refusal::Recovery)
             },
             Vec::new()
         )
@@ -156,14 +156,14 @@ fn a_switch_of_parameters_in_front_does_not_hide_a_refusal() {
     rig.client = ClientSession::new(LIMITS, parameters(&[("timezone", "CET")]), 1);
     rig.lease(0);
     rig.send("Query(select f())");
-    rig.client.arm_replay(false);
+    rig.client.watch(Watch::Read);
     assert_eq!(
         outcome(&mut rig, "Row(CET) | Complete(SELECT 1) | Ready(I)").1,
         ReplyEvent::None
     );
     assert_eq!(
         outcome(&mut rig, REFUSED),
-        (0, ReplyEvent::Replay, String::new())
+        (0, ReplyEvent::Replay(Refusal::Recovery), String::new())
     );
 }
 
