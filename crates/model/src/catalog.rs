@@ -17,6 +17,32 @@ pub struct Verdict {
     pub reason: Reason,
     /// Whether it may change settings of the session out of sight.
     pub suspect: bool,
+    /// What it may do besides that nothing shows afterwards.
+    pub hidden: Hidden,
+}
+
+/// A set of what the body of a function may do without a trace that could be asked of the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Hidden(u8);
+
+impl Hidden {
+    /// Nothing of the kind.
+    pub const NOTHING: Hidden = Hidden(0);
+    /// It may set a parameter that no view lists, for longer than a transaction: one of a two-part name.
+    pub const SETTING: Hidden = Hidden(1);
+    /// It changes the schema.
+    pub const SCHEMA: Hidden = Hidden(2);
+
+    /// Returns whether it holds all of `other`.
+    pub const fn has(self, other: Hidden) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Returns what is in either of them.
+    #[must_use]
+    pub const fn union(self, other: Hidden) -> Hidden {
+        Hidden(self.0 | other.0)
+    }
 }
 
 impl Verdict {
@@ -24,13 +50,25 @@ impl Verdict {
     pub const HARMLESS: Verdict = Verdict {
         reason: Reason::Read,
         suspect: false,
+        hidden: Hidden::NOTHING,
     };
 
     /// It may do anything.
     pub const UNKNOWN: Verdict = Verdict {
         reason: Reason::VolatileFunction,
         suspect: true,
+        // Most are none of that kind, and before the first snapshot every function is unknown: to keep each session where it
+        // called one would leave nothing of pooling.
+        hidden: Hidden::NOTHING,
     };
+
+    /// Returns a verdict without suspicion.
+    pub const fn because(reason: Reason) -> Verdict {
+        Verdict {
+            reason,
+            ..Verdict::HARMLESS
+        }
+    }
 }
 
 /// A snapshot of the catalog of one database. Its identity is that of the `Arc` that holds it.
@@ -47,8 +85,7 @@ pub struct Catalog {
 /// The objects of one database.
 #[derive(Debug, Clone, Default)]
 pub struct Objects {
-    /// The schemas by name. Of `pg_catalog` and `information_schema`, relations only, and the functions, operators and
-    /// types that somebody added.
+    /// The schemas by name. Of `pg_catalog`, relations only, and the functions, operators and types that somebody added.
     pub schemas: HashMap<Box<str>, Schema>,
     /// The gravest of each name in any schema, for a session whose search path is not known.
     pub anywhere: Gravest,
@@ -75,7 +112,7 @@ pub struct Schema {
     pub functions: HashMap<Box<str>, Verdict>,
     /// Operators.
     pub operators: HashMap<Box<str>, Verdict>,
-    /// Types, but not the row types of relations.
+    /// Types. The row type of a relation is among them only where making such a row is not harmless.
     pub types: HashMap<Box<str>, Verdict>,
 }
 
@@ -88,10 +125,8 @@ pub struct Gravest {
     pub functions: HashMap<Box<str>, Verdict>,
     /// Operators.
     pub operators: HashMap<Box<str>, Verdict>,
-    /// Types.
+    /// Types, as in [`Schema::types`].
     pub types: HashMap<Box<str>, Verdict>,
-    /// The row types of all relations together.
-    pub row_types: Verdict,
 }
 
 /// A relation.

@@ -45,7 +45,7 @@ pub struct Source {
     pub columns: HashMap<u32, Vec<(i16, Arc<str>)>>,
     /// `pg_index`: the numbers of the columns of a primary key.
     pub keys: HashMap<u32, Vec<i16>>,
-    /// `pg_proc`: functions, procedures and aggregates that are not built in.
+    /// `pg_proc`: functions, procedures and aggregates that are not built in, and those of `information_schema`.
     pub functions: Vec<FunctionRow>,
     /// `pg_proc`: the names of those that are, and whether they are volatile.
     pub builtins: Arc<HashMap<u32, (Box<str>, bool)>>,
@@ -55,6 +55,9 @@ pub struct Source {
     pub operators: Vec<OperatorRow>,
     /// `pg_type`: types that are not built in, without arrays and row types.
     pub types: Vec<TypeRow>,
+    /// A type and one that its values are made of: the base of a domain, the element of an array, the bounds of a range, the
+    /// columns of a row. Without those that are built in.
+    pub parts: Vec<(u32, u32)>,
     /// `pg_constraint`: a domain and what a check of it refers to.
     pub checks: Vec<(u32, Arc<References>)>,
     /// `pg_cast`: casts by functions that are not built in.
@@ -74,6 +77,8 @@ pub struct RelationRow {
     pub kind: RelationKind,
     /// `relpersistence`
     pub persistence: Persistence,
+    /// `reltype`
+    pub row_type: u32,
 }
 
 /// A row of `pg_proc`.
@@ -115,19 +120,6 @@ pub struct TypeRow {
     pub name: Box<str>,
     /// `typinput`
     pub input: u32,
-    /// `typtype`
-    pub kind: TypeKind,
-}
-
-/// What a type is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TypeKind {
-    /// A base type, an enum, a range.
-    Plain,
-    /// A domain over the type of this identifier.
-    Domain(u32),
-    /// A composite type of its own.
-    Composite,
 }
 
 /// A row of `pg_cast`.

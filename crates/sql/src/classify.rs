@@ -370,10 +370,7 @@ impl Merged {
         } = self.findings;
         if self.local.is_some() {
             reason = Reason::Local;
-            rest = Verdict {
-                reason,
-                suspect: false,
-            };
+            rest = Verdict::because(reason);
             effects = Effects::default();
             self.statements
                 .iter_mut()

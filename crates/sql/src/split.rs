@@ -65,6 +65,8 @@ enum Place {
     /// Before the first word.
     #[default]
     Start,
+    /// Behind `EXPLAIN` at the start.
+    Explain,
     /// Inside a `CREATE`.
     Create,
     /// Inside a `CREATE`, directly behind the word `BEGIN`.
@@ -106,7 +108,9 @@ impl Splitter {
         let is = |other: &[u8]| word.eq_ignore_ascii_case(other);
         self.place = match self.place {
             Place::Start if is(b"create") => Place::Create,
-            Place::Start | Place::Other => Place::Other,
+            Place::Start if is(b"explain") => Place::Explain,
+            Place::Explain if is(b"route") => Place::Start,
+            Place::Start | Place::Explain | Place::Other => Place::Other,
             Place::Create | Place::CreateBegin if is(b"begin") => Place::CreateBegin,
             Place::CreateBegin if is(b"atomic") => Place::BlockStatement,
             Place::BlockStatement if is(b"end") => Place::Create,
@@ -150,6 +154,11 @@ mod tests {
         );
         let labels = "create function f() returns int begin atomic select 1 as case; select case when a then b end end; end";
         assert_eq!(parts(&format!("{labels}; select 3")), [labels, "select 3"]);
+        let explained = format!("explain route {function}");
+        assert_eq!(
+            parts(&format!("{explained}; select 3")),
+            [&*explained, "select 3"]
+        );
         assert_eq!(parts("begin; select 1; end"), ["begin", "select 1", "end"]);
     }
 

@@ -12,7 +12,7 @@
 
 use std::sync::{Arc, Weak};
 
-use pgweir_model::catalog::{Catalog, Objects, RelationKind, Schema};
+use pgweir_model::catalog::{Catalog, Hidden, Objects, RelationKind, Schema};
 use pgweir_model::{Reason, Verdict};
 
 use crate::classify::{Classified, Name, Usage};
@@ -180,6 +180,7 @@ pub(crate) fn join(one: Verdict, other: Verdict) -> Verdict {
             one.reason
         },
         suspect: one.suspect || other.suspect,
+        hidden: one.hidden.union(other.hidden),
     }
 }
 
@@ -189,6 +190,7 @@ impl Classified {
         Verdict {
             reason: self.reason,
             suspect: self.effects.suspect,
+            hidden: Hidden::NOTHING,
         }
     }
 
@@ -237,7 +239,8 @@ impl Classified {
             verdict = join(verdict, found.unwrap_or(Verdict::UNKNOWN));
         }
         verdict = join(verdict, catalog.objects.implicit_casts);
-        if self.names.casts {
+        // A row that is cast casts each of its columns.
+        if self.names.casts || !self.names.types.is_empty() {
             verdict = join(verdict, catalog.objects.builtin_casts);
         }
         if self.names.overflow {
@@ -325,10 +328,7 @@ impl Resolver<'_> {
             _ if policy.is_replica_safe(SYSTEM, function) => Some(Verdict::HARMLESS),
             Call::Safe => Some(Verdict::HARMLESS),
             Call::PrimaryOnly => Some(PRIMARY_ONLY),
-            Call::Volatile => Some(Verdict {
-                reason: Reason::VolatileFunction,
-                suspect: false,
-            }),
+            Call::Volatile => Some(Verdict::because(Reason::VolatileFunction)),
         }
     }
 
@@ -357,7 +357,7 @@ impl Resolver<'_> {
             let of = |name: &str| {
                 let row = || {
                     let relation = schema.relations.get(name)?;
-                    has_row_type(relation.kind).then_some(anywhere.row_types)
+                    has_row_type(relation.kind).then_some(Verdict::HARMLESS)
                 };
                 schema.types.get(name).copied().or_else(row)
             };
@@ -369,7 +369,7 @@ impl Resolver<'_> {
             (None, None) => {
                 let of = |name: &str| {
                     let row = anywhere.relations.contains_key(name);
-                    let row = row.then_some(anywhere.row_types);
+                    let row = row.then_some(Verdict::HARMLESS);
                     anywhere.types.get(name).copied().or(row)
                 };
                 of(plain).or_else(|| of(element?))
@@ -378,10 +378,7 @@ impl Resolver<'_> {
     }
 }
 
-const PRIMARY_ONLY: Verdict = Verdict {
-    reason: Reason::PrimaryOnly,
-    suspect: false,
-};
+const PRIMARY_ONLY: Verdict = Verdict::because(Reason::PrimaryOnly);
 
 fn is_system(schema: &str) -> bool {
     schema == SYSTEM || schema == "information_schema"

@@ -11,7 +11,7 @@ use crate::steps::run;
 
 /// Everything the tests need. All parts are tried; the message names each that is missing.
 pub(crate) fn all(root: &Path) -> Result<(), String> {
-    let missing: Vec<String> = [postgres(), python(root), node(root), java()]
+    let missing: Vec<String> = [postgres(), python(root), node(root), java(), libclang()]
         .into_iter()
         .filter_map(Result::err)
         .collect();
@@ -50,6 +50,34 @@ pub(crate) fn postgres() -> Result<(), String> {
         found.dir().display()
     );
     Ok(())
+}
+
+/// libclang, with which the bindings of PostgreSQL's own parser are generated: the oracle of the classification's tests.
+fn libclang() -> Result<(), String> {
+    let is_there = std::env::var_os("LIBCLANG_PATH").is_some()
+        || ["/usr/lib", "/usr/lib64", "/usr/local/lib"]
+            .iter()
+            .any(|folder| holds_libclang(Path::new(folder), 3));
+    if is_there {
+        return Ok(());
+    }
+    install("libclang (or LIBCLANG_PATH)", &["libclang-dev"])
+}
+
+/// Looks for a library that programs can load, some folders deep.
+fn holds_libclang(folder: &Path, depth: usize) -> bool {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return false;
+    };
+    entries.flatten().any(|entry| {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("libclang.so") || name.starts_with("libclang-") && name.contains(".so") {
+            return true;
+        }
+        let leads_there = name.starts_with("llvm") || name == "lib" || name.ends_with("-linux-gnu");
+        depth > 1 && leads_there && holds_libclang(&entry.path(), depth - 1)
+    })
 }
 
 /// The distribution's `PgBouncer`, for the bench.

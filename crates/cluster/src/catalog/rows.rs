@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use pgweir_model::catalog::{Persistence, RelationKind};
 use pgweir_sql::catalog::{
-    CastRow, FunctionRow, OperatorRow, References, RelationRow, Source, TypeKind, TypeRow,
+    CastRow, FunctionRow, OperatorRow, References, RelationRow, Source, TypeRow,
     references,
 };
 use tokio_postgres::{Client, Error, Row};
@@ -19,7 +19,7 @@ const SCHEMAS: &str = "SELECT oid, nspname FROM pg_namespace
     WHERE nspname !~ '^pg_(toast_)?temp_' AND nspname <> 'pg_toast'";
 
 const RELATIONS: &str =
-    "SELECT oid, relnamespace, relname, relkind::text, relpersistence::text FROM pg_class
+    "SELECT oid, relnamespace, relname, relkind::text, relpersistence::text, reltype FROM pg_class
     WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 'c') AND relpersistence <> 't'";
 
 const INHERITS: &str =
@@ -37,7 +37,8 @@ const KEYS: &str =
 
 const BUILTINS: &str = "SELECT oid, proname, provolatile = 'v' FROM pg_proc WHERE oid < 16384";
 
-const FUNCTIONS: &str = "SELECT oid, xmin::text::int8, pronamespace, proname, provolatile = 'v' FROM pg_proc WHERE oid >= 16384";
+const FUNCTIONS: &str = "SELECT oid, xmin::text::int8, pronamespace, proname, provolatile = 'v' FROM pg_proc
+    WHERE oid >= 16384 OR pronamespace = 'information_schema'::regnamespace";
 
 const AGGREGATES: &str = "SELECT DISTINCT a.aggfnoid::oid, f.oid FROM pg_aggregate a
     CROSS JOIN LATERAL unnest(ARRAY[a.aggtransfn::oid, a.aggfinalfn::oid, a.aggcombinefn::oid, a.aggserialfn::oid,
@@ -47,9 +48,19 @@ const AGGREGATES: &str = "SELECT DISTINCT a.aggfnoid::oid, f.oid FROM pg_aggrega
 const OPERATORS: &str = "SELECT oid, oprnamespace, oprname, oprcode::oid FROM pg_operator
     WHERE oid >= 16384 AND oprcode <> 0";
 
-const TYPES: &str = "SELECT t.oid, t.typnamespace, t.typname, t.typtype::text, t.typinput::oid, t.typbasetype FROM pg_type t
+const TYPES: &str = "SELECT t.oid, t.typnamespace, t.typname, t.typinput::oid FROM pg_type t
     WHERE t.oid >= 16384 AND NOT EXISTS (SELECT FROM pg_type e WHERE e.typarray = t.oid)
       AND (t.typtype <> 'c' OR EXISTS (SELECT FROM pg_class c WHERE c.oid = t.typrelid AND c.relkind = 'c'))";
+
+/// Arrays of rows are left out where no column, and no cast, makes the row worth a look.
+const PARTS: &str = "SELECT oid, typbasetype FROM pg_type WHERE typtype = 'd' AND typbasetype >= 16384
+    UNION ALL SELECT t.typarray, t.oid FROM pg_type t WHERE t.typarray >= 16384 AND (t.typrelid = 0
+        OR t.oid IN (SELECT casttarget FROM pg_cast)
+        OR EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND a.atttypid >= 16384))
+    UNION ALL SELECT rngtypid, rngsubtype FROM pg_range WHERE rngtypid >= 16384 AND rngsubtype >= 16384
+    UNION SELECT c.reltype, a.atttypid FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+        WHERE a.atttypid >= 16384 AND a.attnum > 0 AND NOT a.attisdropped AND c.reltype <> 0
+          AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'c') AND c.relpersistence <> 't'";
 
 const CHECKS: &str = "SELECT contypid, conbin::text FROM pg_constraint WHERE contypid >= 16384 AND conbin IS NOT NULL";
 
@@ -131,7 +142,15 @@ pub(crate) async fn fill(client: &Client, source: &mut Source) -> Result<(), Err
         });
     }
     for row in client.query(TYPES, &[]).await? {
-        source.types.push(type_of(&row)?);
+        source.types.push(TypeRow {
+            oid: row.try_get(0)?,
+            schema: row.try_get(1)?,
+            name: row.try_get::<_, &str>(2)?.into(),
+            input: row.try_get(3)?,
+        });
+    }
+    for row in client.query(PARTS, &[]).await? {
+        source.parts.push((row.try_get(0)?, row.try_get(1)?));
     }
     for row in client.query(CHECKS, &[]).await? {
         let check = Arc::new(tree(&row, 1)?);
@@ -166,20 +185,7 @@ fn relation(row: &Row) -> Result<RelationRow, Error> {
             "t" => Persistence::Temporary,
             _ => Persistence::Permanent,
         },
-    })
-}
-
-fn type_of(row: &Row) -> Result<TypeRow, Error> {
-    Ok(TypeRow {
-        oid: row.try_get(0)?,
-        schema: row.try_get(1)?,
-        name: row.try_get::<_, &str>(2)?.into(),
-        input: row.try_get(4)?,
-        kind: match row.try_get(3)? {
-            "d" => TypeKind::Domain(row.try_get(5)?),
-            "c" => TypeKind::Composite,
-            _ => TypeKind::Plain,
-        },
+        row_type: row.try_get(5)?,
     })
 }
 
@@ -215,7 +221,7 @@ pub(crate) async fn builtins(client: &Client) -> Result<HashMap<u32, (Box<str>, 
     rows.iter().map(builtin).collect()
 }
 
-/// Returns the functions that are not built in, without their bodies.
+/// Returns the functions that are not built in, and those of `information_schema`, without their bodies.
 pub(crate) async fn functions(client: &Client) -> Result<Vec<(Version, FunctionRow)>, Error> {
     let rows = client.query(FUNCTIONS, &[]).await?;
     let function = |row: &Row| {

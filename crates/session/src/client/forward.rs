@@ -322,9 +322,11 @@ impl ClientSession {
         let Some(statement) = self.resolve(name).filter(|s| s.tail.is_some()) else {
             return false;
         };
-        if !server.statements.touch(statement.id) {
+        if server.statements.touch(statement.id) {
+            self.plans = Plans::Old;
+        } else {
             // In a batch of its own: should it fail, the server does not wait for a Sync that never comes.
-            self.make_room(server, out);
+            self.make_room(statement.id, server, out);
             let tail = statement.tail.as_deref().unwrap_or_default();
             out.scratch_mut(|bytes| {
                 parse_head(bytes, &statement.server_name, tail.len());

@@ -2,12 +2,9 @@
 //! what it replies depends on nothing but the bytes that it was sent.
 //!
 //! ## Limits
-//! In three places it does as a session with shared servers does, where PostgreSQL differs without harm:
-//! - Parse is not refused in a failed transaction: a session that knows the statement says ParseComplete, and what the
-//!   statement is then used for is refused.
+//! In one place it does as a session with shared servers does, where PostgreSQL differs without harm:
 //! - Describe is refused there for all but what ends the transaction, not only for statements that return rows: the
 //!   session may have to prepare the statement anew before.
-//! - A name that is taken is noticed before whatever else is wrong with a Parse.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -232,11 +229,12 @@ impl Model {
         if parse.name.is_empty() {
             self.unnamed = None;
         }
+        check_syntax(&sql)?;
+        self.refuse_if_failed(&sql)?;
         if self.statements.contains_key(parse.name) {
             let message = format!("prepared statement \"{}\" already exists", text(parse.name));
             return Err(Stop::Error("42P05", message));
         }
-        check_syntax(&sql)?;
         if parse.name.is_empty() {
             self.unnamed = Some(sql);
         } else {

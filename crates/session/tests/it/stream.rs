@@ -222,9 +222,12 @@ fn a_parse_above_the_buffer_of_a_name_that_is_taken_is_refused_and_dropped() {
     rig.prepare("a", "select 1");
     let input = client_bytes(&format!("Parse(a,select {}) | Sync", "x".repeat(5000)));
     let sent = in_pieces(&mut rig, &input, 700, ScanMode::Stream);
-    assert_eq!(show_client(&sent), "Describe(S pgweir_missing) | Sync");
     assert_eq!(
-        rig.reply("Error(26000 no) | Ready(I)"),
+        show_client(&sent),
+        "Parse($0,select xxxxxxxxxxxxx..5007) | Sync"
+    );
+    assert_eq!(
+        rig.reply("Error(42P05 no) | Ready(I)"),
         "Error(42P05 prepared statement \"a\" already exists) | Ready(I)"
     );
 }

@@ -8,8 +8,12 @@
 //! ## Limits
 //! Only `sql` and `plpgsql` are read; `c` and `internal` are taken for quiet, and any other language for nothing of the kind.
 //! Triggers that its statements set off are not followed. What it calls is known by name: any function of that name counts.
+//! Text that `EXECUTE` runs is judged by the literal that it begins with.
+
+mod hidden;
 
 use pgweir_model::PinReason;
+use pgweir_model::catalog::Hidden;
 
 use crate::catalog::nodes::References;
 use crate::functions::{self, Call};
@@ -29,6 +33,10 @@ pub struct Body {
     pub(crate) leaves: Leaves,
     /// It asks what only the primary can answer.
     pub(crate) asks_primary: bool,
+    /// What it does, if it is volatile, that nothing shows afterwards.
+    pub(crate) hidden: Hidden,
+    /// That of it which PostgreSQL does not refuse in a function that is not volatile.
+    pub(crate) hidden_by_call: Hidden,
 }
 
 /// What a body may leave behind in the session.
@@ -60,7 +68,10 @@ impl Body {
         match language {
             "c" | "internal" => {}
             "sql" | "plpgsql" => body.read_text(source),
-            _ => body.leaves = Leaves::ByStatement,
+            _ => {
+                body.leaves = Leaves::ByStatement;
+                body.hidden = hidden::of_foreign_text(source);
+            }
         }
         body
     }
@@ -95,6 +106,7 @@ impl Body {
         if names::is_temp_schema(&name) || is_loud(t, index) {
             self.leave(Leaves::ByStatement);
         }
+        self.hidden = self.hidden.union(hidden::of_statement(t, index));
         if !t.punct(index + 1, "(") {
             self.asks_primary |= names::is_primary_only_relation(&name);
             return;
@@ -106,6 +118,10 @@ impl Body {
         let schema = t.qualifier(t.chain_start(index), index);
         if leaves_traces(&name) {
             self.leave(Leaves::ByCall);
+        }
+        if *name == *b"set_config" && hidden::is_lasting_and_unlisted(t, index) {
+            self.hidden = self.hidden.union(Hidden::SETTING);
+            self.hidden_by_call = self.hidden_by_call.union(Hidden::SETTING);
         }
         match functions::judge(schema.as_deref(), &name) {
             Call::PrimaryOnly => self.asks_primary |= !reads_custom_setting(t, index),
@@ -124,7 +140,8 @@ pub(crate) fn leaves_traces(name: &[u8]) -> bool {
     name == b"set_config" || pins || functions::is_suspect(name)
 }
 
-fn with_lower_case_words(source: &str) -> Vec<u8> {
+/// Returns the text with its words, but not what is quoted, in lower case.
+pub(super) fn with_lower_case_words(source: &str) -> Vec<u8> {
     let mut text = Vec::with_capacity(source.len());
     for token in Lexer::new(source.as_bytes()) {
         let start = text.len();
@@ -144,19 +161,23 @@ fn is_loud(t: Tokens<'_, '_>, index: usize) -> bool {
     if token.kind != TokenKind::Word || t.before(index, 1).is_punct(".") {
         return false;
     }
-    let previous = t.before(index, 1);
-    let begins = index == 0
-        || previous.is_punct(";")
-        || previous.text == b">>"
-        || previous.is_any(&["begin", "then", "else", "loop"]);
     match token.text {
         // In the midst of an UPDATE the word begins nothing.
-        b"set" => begins,
+        b"set" => begins(t, index),
         b"reset" | b"listen" | b"unlisten" | b"load" | b"discard" | b"prepare" | b"deallocate"
         | b"temp" | b"temporary" | b"hold" | b"execute" => true,
         b"do" => t.at(index + 1).is_string() || t.word(index + 1, "language"),
         _ => false,
     }
+}
+
+/// Returns whether a statement may begin at `index`.
+fn begins(t: Tokens<'_, '_>, index: usize) -> bool {
+    let previous = t.before(index, 1);
+    index == 0
+        || previous.is_punct(";")
+        || previous.text == b">>"
+        || previous.is_any(&["begin", "then", "else", "loop"])
 }
 
 /// Returns whether the call at `index` is `current_setting('a.b'...)`: a setting that no server has of its own.
@@ -227,6 +248,74 @@ mod tests {
             References::default(),
         );
         assert_eq!(other.leaves, Leaves::ByStatement);
+    }
+
+    #[test]
+    fn settings_that_no_view_lists_are_found() {
+        for source in [
+            "SELECT set_config('app.tenant', $1, false)",
+            "BEGIN PERFORM set_config(name, value, false); END",
+            "BEGIN PERFORM set_config('app.tenant', x, is_local); END",
+            "BEGIN PERFORM pg_catalog.SET_CONFIG('app.a', f(1, true), false); END",
+            "BEGIN SET app.tenant = '7'; END",
+            "BEGIN SET SESSION app.tenant TO '7'; END",
+            "BEGIN EXECUTE command; END",
+            "BEGIN EXECUTE 'SET app.tenant = ' || x; END",
+            "BEGIN EXECUTE format('SELECT set_config(%L, %L, false)', a, b); END",
+            "BEGIN EXECUTE 'DO ' || x; END",
+        ] {
+            assert!(read(source).hidden.has(Hidden::SETTING), "{source}");
+        }
+        for source in [
+            "BEGIN PERFORM set_config('app.tenant', x, true); END",
+            "BEGIN PERFORM set_config('app.tenant', x, is_local => TRUE); END",
+            "BEGIN PERFORM set_config('work_mem', x, false); END",
+            "BEGIN SET LOCAL app.tenant = '7'; END",
+            "BEGIN SET work_mem = '1GB'; END",
+            "BEGIN UPDATE a.t SET b = c.d; END",
+            "BEGIN EXECUTE format('INSERT INTO %I VALUES ($1)', t) USING 1; END",
+            "BEGIN RETURN QUERY EXECUTE 'SELECT * FROM ' || t; END",
+            "BEGIN GRANT EXECUTE ON FUNCTION f() TO r; END",
+            "BEGIN EXECUTE $q$ CREATE TABLE x (a int) $q$; END",
+        ] {
+            assert!(!read(source).hidden.has(Hidden::SETTING), "{source}");
+        }
+    }
+
+    #[test]
+    fn changes_of_the_schema_are_found() {
+        for source in [
+            "BEGIN CREATE TABLE t (a int); END",
+            "BEGIN IF x THEN ALTER TABLE t SET UNLOGGED; END IF; END",
+            "CREATE OR REPLACE VIEW v AS SELECT 1",
+            "BEGIN EXECUTE format('CREATE TABLE %I PARTITION OF t', p); END",
+            "BEGIN EXECUTE 'alter table ' || t; END",
+        ] {
+            assert!(read(source).hidden.has(Hidden::SCHEMA), "{source}");
+        }
+        for source in [
+            "BEGIN CREATE TEMP TABLE t (a int); END",
+            "BEGIN CREATE LOCAL TEMPORARY TABLE t (a int); END",
+            "BEGIN EXECUTE 'CREATE TEMP TABLE t (a int)'; END",
+            "BEGIN INSERT INTO t VALUES ('create'); DROP TABLE t; END",
+            "BEGIN EXECUTE 'SELECT 1'; END",
+        ] {
+            assert!(!read(source).hidden.has(Hidden::SCHEMA), "{source}");
+        }
+    }
+
+    #[test]
+    fn of_other_languages_only_words_are_known() {
+        let hidden = |source: &str| {
+            let none = References::default;
+            Body::read("plpython3u", source, none(), none()).hidden
+        };
+        for source in ["plpy.execute(\"SET a.b = 1\")", "set_config( ", "a.b.Class.method"] {
+            assert_eq!(hidden(source), Hidden::SETTING, "{source}");
+        }
+        for source in ["return a + b", "x.reset() or offset = 1"] {
+            assert_eq!(hidden(source), Hidden::NOTHING, "{source}");
+        }
     }
 
     #[test]

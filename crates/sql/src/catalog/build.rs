@@ -4,14 +4,14 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use pgweir_model::catalog::{
-    Objects, Persistence, Policy, Relation, RelationKind, RelationName, Schema,
+    Hidden, Objects, Persistence, Policy, Relation, RelationKind, RelationName, Schema,
 };
 use pgweir_model::{Reason, Verdict};
 
 use crate::catalog::body::{Leaves, leaves_traces};
 use crate::catalog::calls::{self, Does};
 use crate::catalog::nodes::References;
-use crate::catalog::{FIRST_USER_OID, FunctionRow, RelationRow, Source, TypeKind};
+use crate::catalog::{FIRST_USER_OID, FunctionRow, RelationRow, Source};
 use crate::functions::{self, Call};
 use crate::names;
 use crate::verdict::join;
@@ -28,7 +28,6 @@ pub(super) fn build(source: Source, policy: Arc<Policy>) -> Objects {
         functions: HashMap::new(),
         operators: HashMap::new(),
         types: HashMap::new(),
-        row_types: Verdict::HARMLESS,
     };
     known.functions();
     known.operators();
@@ -45,8 +44,8 @@ struct Known<'s> {
     policy: &'s Policy,
     functions: HashMap<u32, Verdict>,
     operators: HashMap<u32, Verdict>,
+    /// Without those that are harmless.
     types: HashMap<u32, Verdict>,
-    row_types: Verdict,
 }
 
 impl Known<'_> {
@@ -56,9 +55,8 @@ impl Known<'_> {
 
     /// Returns the verdict on a function, built-in ones included.
     fn function(&self, oid: u32) -> Verdict {
-        if oid >= FIRST_USER_OID {
-            let found = self.functions.get(&oid).copied();
-            return found.unwrap_or(Verdict::UNKNOWN);
+        if let Some(found) = self.functions.get(&oid) {
+            return *found;
         }
         let Some((name, volatile)) = self.source.builtins.get(&oid) else {
             return Verdict::UNKNOWN;
@@ -74,7 +72,15 @@ impl Known<'_> {
             Call::Volatile => Reason::VolatileFunction,
             Call::Unknown => Reason::Read,
         };
-        Verdict { reason, suspect }
+        let hidden = match &**name {
+            "set_config" => Hidden::SETTING,
+            _ => Hidden::NOTHING,
+        };
+        Verdict {
+            reason,
+            suspect,
+            hidden,
+        }
     }
 
     fn functions(&mut self) {
@@ -84,6 +90,7 @@ impl Known<'_> {
             Does {
                 leaves: verdict.suspect,
                 asks_primary: verdict.reason == Reason::PrimaryOnly,
+                hidden: verdict.hidden,
             }
         });
         for (row, does) in rows.iter().zip(bodies) {
@@ -121,6 +128,7 @@ impl Known<'_> {
         Verdict {
             reason,
             suspect: does.leaves || by_call || is_dblink,
+            hidden: does.hidden,
         }
     }
 
@@ -134,51 +142,61 @@ impl Known<'_> {
     fn types(&mut self) {
         let source = self.source;
         for row in &source.types {
-            let verdict = match row.input {
-                input if input >= FIRST_USER_OID => self.function(input),
-                _ => Verdict::HARMLESS,
-            };
-            self.types.insert(row.oid, verdict);
-        }
-        for cast in &source.casts {
-            if let Some(known) = self.types.get(&cast.target).copied() {
-                let verdict = join(known, self.function(cast.function));
-                self.types.insert(cast.target, verdict);
+            if row.input >= FIRST_USER_OID {
+                self.join_type(row.oid, self.function(row.input));
             }
         }
-        // A check may cast to another domain, and a domain may stand on one: until nothing changes any more.
+        for cast in &source.casts {
+            if cast.target >= FIRST_USER_OID {
+                self.join_type(cast.target, self.function(cast.function));
+            }
+        }
+        for (domain, check) in &source.checks {
+            self.join_type(*domain, self.references(check));
+        }
+        self.spread_types();
+        // A check may cast to another domain: until nothing changes any more.
         loop {
             let before = self.types.clone();
             for (domain, check) in &source.checks {
-                let verdict = join(self.type_of(*domain), self.references(check));
-                self.types.insert(*domain, verdict);
-            }
-            for row in &source.types {
-                if let TypeKind::Domain(base) = row.kind {
-                    let verdict = join(self.type_of(row.oid), self.type_of(base));
-                    self.types.insert(row.oid, verdict);
-                }
+                self.join_type(*domain, self.references(check));
             }
             if before == self.types {
                 break;
             }
+            self.spread_types();
         }
-        // To make a row is to make a value of any type that a column may have.
-        self.row_types = self.types.values().copied().fold(Verdict::HARMLESS, join);
-        for row in &source.types {
-            if row.kind == TypeKind::Composite {
-                self.types.insert(row.oid, self.row_types);
+    }
+
+    fn join_type(&mut self, oid: u32, verdict: Verdict) {
+        let joined = join(self.type_of(oid), verdict);
+        if joined != Verdict::HARMLESS {
+            self.types.insert(oid, joined);
+        }
+    }
+
+    /// Gives each type the verdicts of its parts, to the end.
+    fn spread_types(&mut self) {
+        let mut wholes: HashMap<u32, Vec<u32>> = HashMap::new();
+        for (whole, part) in &self.source.parts {
+            wholes.entry(*part).or_default().push(*whole);
+        }
+        let mut waiting: Vec<u32> = self.types.keys().copied().collect();
+        while let Some(part) = waiting.pop() {
+            let verdict = self.type_of(part);
+            for whole in wholes.get(&part).into_iter().flatten() {
+                let known = self.type_of(*whole);
+                self.join_type(*whole, verdict);
+                if self.type_of(*whole) != known {
+                    waiting.push(*whole);
+                }
             }
         }
     }
 
-    /// Returns the verdict on a type; those that are not among the types are built in, arrays or row types.
+    /// Returns the verdict on a type: those that are not known are made of harmless parts, down to what is built in.
     fn type_of(&self, oid: u32) -> Verdict {
-        match self.types.get(&oid) {
-            Some(known) => *known,
-            None if oid < FIRST_USER_OID => Verdict::HARMLESS,
-            None => self.row_types,
-        }
+        self.types.get(&oid).copied().unwrap_or_default()
     }
 
     /// Returns the verdict on what a stored expression refers to, relations left out.
@@ -228,8 +246,8 @@ impl Known<'_> {
     }
 
     fn own_relation(&self, row: &RelationRow) -> Verdict {
+        let because = Verdict::because;
         let harmless = Verdict::HARMLESS;
-        let because = |reason| Verdict { reason, ..harmless };
         if self.schema(row.schema) == SYSTEM {
             return if names::is_primary_only_relation(row.name.as_bytes()) {
                 because(Reason::PrimaryOnly)
@@ -253,7 +271,6 @@ impl Known<'_> {
         let source = self.source;
         let mut objects = Objects::default();
         let gravest = &mut objects.anywhere;
-        gravest.row_types = self.row_types;
         let schemas = source.schemas.values();
         objects.schemas = schemas
             .map(|name| ((**name).into(), Schema::default()))
@@ -264,6 +281,10 @@ impl Known<'_> {
             if let Some(schema) = objects.schemas.get_mut(self.schema(row.schema)) {
                 let relation = self.relation(row, verdict, &places);
                 schema.relations.insert(row.name.clone(), relation);
+                if let Some(verdict) = self.types.get(&row.row_type) {
+                    note(&mut schema.types, &row.name, *verdict);
+                    note(&mut gravest.types, &row.name, *verdict);
+                }
             }
         }
         for row in &source.functions {
@@ -292,7 +313,7 @@ impl Known<'_> {
             if cast.implicit {
                 objects.implicit_casts = join(objects.implicit_casts, verdict);
             }
-            if !self.types.contains_key(&cast.target) {
+            if cast.target < FIRST_USER_OID {
                 objects.builtin_casts = join(objects.builtin_casts, verdict);
             }
         }

@@ -4,6 +4,8 @@
 
 use std::collections::HashMap;
 
+use pgweir_model::catalog::Hidden;
+
 use crate::catalog::body::Leaves;
 use crate::catalog::{FIRST_USER_OID, FunctionRow};
 
@@ -14,6 +16,8 @@ pub(super) struct Does {
     pub(super) leaves: bool,
     /// It asks what only the primary can answer.
     pub(super) asks_primary: bool,
+    /// What else it does that nothing shows.
+    pub(super) hidden: Hidden,
 }
 
 impl Does {
@@ -21,6 +25,7 @@ impl Does {
         Does {
             leaves: self.leaves || other.leaves,
             asks_primary: self.asks_primary || other.asks_primary,
+            hidden: self.hidden.union(other.hidden),
         }
     }
 
@@ -32,6 +37,12 @@ impl Does {
                 Leaves::ByCall => true,
             },
             asks_primary: row.body.asks_primary,
+            hidden: if row.volatile {
+                row.body.hidden
+            } else {
+                // A statement that does such a thing is refused there.
+                row.body.hidden_by_call
+            },
         }
     }
 }

@@ -27,10 +27,7 @@ impl Findings {
     pub(crate) fn new(reason: Reason) -> Self {
         Findings {
             reason,
-            rest: Verdict {
-                reason,
-                suspect: false,
-            },
+            rest: Verdict::because(reason),
             effects: Effects::default(),
             tables: Vec::new(),
             functions: Vec::new(),

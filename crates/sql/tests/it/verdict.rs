@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use pgweir_model::catalog::{Catalog, FunctionName, Persistence, Policy, RelationKind};
+use pgweir_model::catalog::{Catalog, FunctionName, Hidden, Persistence, Policy, RelationKind};
 use pgweir_model::{Reason, Verdict};
 use pgweir_sql::catalog::{
-    Body, CastRow, FunctionRow, OperatorRow, References, RelationRow, Source, TypeKind, TypeRow,
+    Body, CastRow, FunctionRow, OperatorRow, References, RelationRow, Source, TypeRow,
 };
 use pgweir_sql::{Lens, PlanTable, SearchPath, classify};
 
@@ -44,6 +44,7 @@ fn source() -> Source {
         name: name.into(),
         kind,
         persistence: Persistence::Permanent,
+        row_type: oid + 100,
     };
     source.relations = vec![
         relation(21000, PUBLIC, "t", RelationKind::Table),
@@ -90,7 +91,10 @@ fn verdict(catalog: &Arc<Catalog>, schemas: &str, sql: &str) -> Verdict {
 }
 
 const fn is(reason: Reason, suspect: bool) -> Verdict {
-    Verdict { reason, suspect }
+    Verdict {
+        suspect,
+        ..Verdict::because(reason)
+    }
 }
 
 /// Search path, statement, and what it is.
@@ -234,8 +238,12 @@ const CASTS: &[(&str, &str, Reason)] = &[
     ("public", "SELECT '1'::checked", Reason::VolatileFunction),
     ("public", "SELECT '1'::above[]", Reason::VolatileFunction),
     ("app", "SELECT '1'::plain", Reason::VolatileFunction),
-    // A column of the row may be of the checked type.
+    // A column of the row is of the checked type.
     ("public", "SELECT NULL::t", Reason::VolatileFunction),
+    ("public", "SELECT NULL::t[]", Reason::VolatileFunction),
+    ("public", "SELECT ROW(1)::pair", Reason::VolatileFunction),
+    ("public", "SELECT ROW(1)::vv, '{}'::far[]", Reason::Read),
+    ("public", "SELECT '[1,2]'::span", Reason::VolatileFunction),
 ];
 
 #[test]
@@ -252,18 +260,27 @@ fn casts_and_operators_are_their_functions() {
         operator(22001, APP, "===", 20002),
         operator(22002, APP, "~~", 20002),
     ];
-    let typed = |oid: u32, name: &str, kind: TypeKind| TypeRow {
+    let typed = |oid: u32, name: &str| TypeRow {
         oid,
         schema: PUBLIC,
         name: name.into(),
         input: 20001,
-        kind,
     };
     source.types = vec![
-        typed(23000, "plain", TypeKind::Plain),
-        typed(23001, "odd", TypeKind::Plain),
-        typed(23002, "checked", TypeKind::Domain(25)),
-        typed(23003, "above", TypeKind::Domain(23002)),
+        typed(23000, "plain"),
+        typed(23001, "odd"),
+        typed(23002, "checked"),
+        typed(23003, "above"),
+        typed(23004, "pair"),
+        typed(23005, "span"),
+    ];
+    // The row of `t` has an array of the domain above the checked one.
+    source.parts = vec![
+        (21100, 23103),
+        (23103, 23003),
+        (23003, 23002),
+        (23004, 21100),
+        (23005, 23001),
     ];
     let check = References {
         functions: [20002].into(),
@@ -283,6 +300,52 @@ fn casts_and_operators_are_their_functions() {
             other => other,
         };
         assert_eq!(got, *reason, "{schemas}: {sql}");
+    }
+}
+
+#[test]
+fn what_a_function_hides_is_known_through_all_that_reaches_it() {
+    let mut source = source();
+    let function = |oid: u32, name: &str, volatile: bool, text: &str| FunctionRow {
+        oid,
+        schema: PUBLIC,
+        name: name.into(),
+        volatile,
+        body: Arc::new(Body::read(
+            "plpgsql",
+            text,
+            References::default(),
+            References::default(),
+        )),
+    };
+    source.functions = vec![
+        function(20010, "tenant", true, "BEGIN PERFORM set_config('a.b', $1, false); END"),
+        function(20011, "local", true, "BEGIN PERFORM set_config('a.b', $1, true); END"),
+        function(20012, "login", true, "BEGIN PERFORM tenant('x'); END"),
+        function(20013, "grows", true, "BEGIN CREATE TABLE t (a int); END"),
+        function(20014, "refused", false, "BEGIN SET a.b = 1; CREATE TABLE t (a int); END"),
+    ];
+    source.reach = vec![(
+        21001,
+        Arc::new(References {
+            functions: [20012].into(),
+            ..References::default()
+        }),
+    )];
+    let catalog = objects(source, Policy::default());
+    for (sql, hidden) in [
+        ("SELECT tenant('x')", Hidden::SETTING),
+        ("SELECT local('x')", Hidden::NOTHING),
+        ("SELECT login()", Hidden::SETTING),
+        ("SELECT * FROM vv", Hidden::SETTING),
+        ("INSERT INTO t SELECT login()", Hidden::SETTING),
+        ("CALL grows()", Hidden::SCHEMA),
+        ("SELECT login(), grows()", Hidden::SETTING.union(Hidden::SCHEMA)),
+        ("SELECT refused()", Hidden::NOTHING),
+        ("SELECT nowhere()", Hidden::NOTHING),
+        ("EXPLAIN SELECT login()", Hidden::NOTHING),
+    ] {
+        assert_eq!(verdict(&catalog, "public", sql).hidden, hidden, "{sql}");
     }
 }
 
