@@ -152,6 +152,17 @@ pub(crate) struct Route {
     /// The database whose settings count [default: the first of the file]
     #[arg(long, value_name = "NAME", env = "PGWEIR_DATABASE")]
     pub(crate) database: Option<String>,
+    /// The role that rules see [default: the first of the file]
+    #[arg(long, value_name = "NAME", env = "PGWEIR_USER")]
+    pub(crate) user: Option<String>,
+    /// The application_name that rules see
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "PGWEIR_APPLICATION",
+        default_value = ""
+    )]
+    pub(crate) application: String,
 }
 
 /// `pgweir demo`.
