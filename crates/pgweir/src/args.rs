@@ -163,6 +163,24 @@ pub(crate) struct Route {
         default_value = ""
     )]
     pub(crate) application: String,
+    /// Where the functions, views and tables of the statement are: postgres://user:password@host/database, or a file of SQL
+    ///
+    /// A file (`pg_dump --schema-only`) is loaded into a PostgreSQL of its own, which needs the server's programs here.
+    #[arg(
+        long,
+        value_name = "URL|FILE",
+        env = "PGWEIR_SCHEMA",
+        hide_env_values = true
+    )]
+    pub(crate) schema: Option<String>,
+    /// The search_path under which names without a schema are looked up
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "PGWEIR_SEARCH_PATH",
+        default_value = "\"$user\", public"
+    )]
+    pub(crate) search_path: String,
 }
 
 /// `pgweir demo`.

@@ -7,12 +7,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgweir_config::{BackendRole, Cluster, Config, PoolMode, Splitting};
+use pgweir_model::catalog::Policy;
 use pgweir_model::{Health, Lsn, Node, NodeId, Role, Topology};
 use pgweir_route::{
     Applicable, Asks, Consistency, Facts, Held, Loads, Login, RouteSetting, RuleSet, SessionView,
     Subject, View, explain,
 };
-use pgweir_sql::{Fingerprint, PlanTable};
+use pgweir_sql::{Fingerprint, Lens, PlanTable, SearchPath};
+
+mod schema;
 
 use crate::args::{self, Route};
 use crate::failure::Failure;
@@ -20,10 +23,12 @@ use crate::{output, table};
 
 /// Prints the steps of the decision.
 pub(crate) fn run(arguments: &Route) -> Result<(), Failure> {
-    let scene = match args::config_or_default(arguments.config.as_deref()) {
+    let mut policy = Arc::default();
+    let mut scene = match args::config_or_default(arguments.config.as_deref()) {
         Some(file) => {
             let config = pgweir_config::load(&file)?;
             let mut scene = Scene::configured(&config, arguments.database.as_deref())?;
+            policy = Scene::policy(&config, arguments.database.as_deref());
             scene.log_in(
                 &config,
                 arguments.user.as_deref(),
@@ -34,6 +39,11 @@ pub(crate) fn run(arguments: &Route) -> Result<(), Failure> {
         }
         None => Scene::made_up(),
     };
+    if let Some(schema) = &arguments.schema {
+        let user = arguments.user.as_deref().unwrap_or_default();
+        let path = SearchPath::parse(&arguments.search_path, user).map(Arc::new);
+        scene.lens = Lens::new(Some(schema::load(schema, &policy)?), path);
+    }
     output::say(scene.explain(&arguments.sql).trim_end());
     output::say(format!("\n({})", scene.assumption()));
     Ok(())
@@ -47,6 +57,8 @@ struct Scene {
     session_pooling: bool,
     rules: RuleSet,
     applicable: Applicable,
+    /// What the names of the statement mean.
+    lens: Lens,
     now: Instant,
 }
 
@@ -68,6 +80,7 @@ impl Scene {
             session_pooling: false,
             rules: RuleSet::default(),
             applicable: Applicable::default(),
+            lens: Lens::blind(),
             now,
         }
     }
@@ -95,8 +108,18 @@ impl Scene {
             session_pooling: database.pool_mode == PoolMode::Session,
             rules: RuleSet::default(),
             applicable: Applicable::default(),
+            lens: Lens::blind(),
             now,
         })
+    }
+
+    /// Returns what the configuration says of the functions of a database.
+    fn policy(config: &Config, database: Option<&str>) -> Arc<Policy> {
+        let found = match database {
+            Some(name) => config.database(name),
+            None => config.databases.first(),
+        };
+        found.map(|database| Arc::clone(&database.policy)).unwrap_or_default()
     }
 
     /// Lets the rules of the configuration speak of this client.
@@ -123,6 +146,7 @@ impl Scene {
             rule: self
                 .rules
                 .ruling(std::iter::once(&plan), &self.applicable),
+            reason: plan.verdict(&self.lens).reason,
             ..Facts::of(&plan.classified, false)
         };
         let subject = Subject {
