@@ -85,8 +85,16 @@ pub struct ClientSession {
     pub(crate) is_restore_due: bool,
     /// Part of a batch has been forwarded, its end has not.
     pub(crate) is_open: bool,
-    /// Somebody looks at all plans of a batch.
-    keeps_plans: bool,
+    kept: Kept,
+}
+
+/// Which plans of a batch are kept for those who look at them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    /// The one that decides, and the first with a hint.
+    Deciding,
+    /// All.
+    All,
 }
 
 /// The part of the client's present message that is still to come.
@@ -188,7 +196,7 @@ impl ClientSession {
             probe: Probe::None,
             is_restore_due: false,
             is_open: false,
-            keeps_plans: false,
+            kept: Kept::Deciding,
         }
     }
 
@@ -199,7 +207,7 @@ impl ClientSession {
 
     /// Says whether [`Facts::plans`] is to hold all plans of a batch.
     pub fn keep_plans(&mut self, keep: bool) {
-        self.keeps_plans = keep;
+        self.kept = if keep { Kept::All } else { Kept::Deciding };
     }
 
     /// Forgets what the batch at hand would do: it is not going to run.

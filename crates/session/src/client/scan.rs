@@ -11,7 +11,7 @@ use pgweir_wire::frontend::{BindHead, Close, Describe, Execute, Parse, Query, Ta
 use pgweir_wire::{Frame, Header};
 
 use super::facts::Marks;
-use super::{ClientSession, Tables, significant};
+use super::{ClientSession, Kept, Tables, significant};
 use crate::error::{Side, Violation};
 use crate::statement::{Context, Statement};
 
@@ -367,7 +367,7 @@ impl ClientSession {
     }
 
     fn keep(&mut self, plan: &Rc<Plan>) {
-        if self.keeps_plans {
+        if self.kept == Kept::All {
             self.batch.facts.keep(plan);
         }
     }
