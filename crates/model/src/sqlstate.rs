@@ -41,8 +41,6 @@ impl Sqlstate {
     pub const CRASH_SHUTDOWN: Sqlstate = Sqlstate(*b"57P02");
     /// `3D000` invalid_catalog_name.
     pub const INVALID_CATALOG_NAME: Sqlstate = Sqlstate(*b"3D000");
-    /// `42501` insufficient_privilege.
-    pub const INSUFFICIENT_PRIVILEGE: Sqlstate = Sqlstate(*b"42501");
     /// `42601` syntax_error.
     pub const SYNTAX_ERROR: Sqlstate = Sqlstate(*b"42601");
     /// `42704` undefined_object.

@@ -361,7 +361,7 @@ impl ClientSession {
         };
         if !server.statements.touch(statement.id) {
             // In a batch of its own: should it fail, the server does not wait for a Sync that never comes.
-            self.make_room(server, out);
+            self.make_room(statement.id, server, out);
             let tail = statement.tail.as_deref().unwrap_or_default();
             out.scratch_mut(|bytes| {
                 parse_head(bytes, &statement.server_name, tail.len());
