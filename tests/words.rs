@@ -118,10 +118,9 @@ fn run_script(client: &mut Client, script: &str, setting: [&str; 3]) -> Vec<Stri
                 let value = value.replace("S = 2", &format!("S = '{two}'"));
                 value.replace(" S ", &format!(" {name} "))
             }
-            other => other.replace("RESET S", &format!("RESET {name}")).replace(
-                "SHOW S_not_there",
-                &format!("SHOW {name}_not_there"),
-            ),
+            other => other
+                .replace("RESET S", &format!("RESET {name}"))
+                .replace("SHOW S_not_there", &format!("SHOW {name}_not_there")),
         };
         let answer = client.query(&sql).expect(&sql);
         let outcome = answer.sqlstate().unwrap_or_else(|| "ok".to_owned());
@@ -129,7 +128,10 @@ fn run_script(client: &mut Client, script: &str, setting: [&str; 3]) -> Vec<Stri
             Some(shown) if is_show => format!(" {shown}"),
             _ => String::new(),
         };
-        seen.push(format!("{statement}: {outcome}{shown} {:?}", client.status()));
+        seen.push(format!(
+            "{statement}: {outcome}{shown} {:?}",
+            client.status()
+        ));
     }
     seen
 }
@@ -156,7 +158,9 @@ fn settings_follow_transactions_as_postgresqls_do() {
             .map(|line| line.replace(&default, "default"))
             .collect();
         if seen != expected {
-            wrong.push(format!("{script}\n  direct: {expected:?}\n  proxy:  {seen:?}"));
+            wrong.push(format!(
+                "{script}\n  direct: {expected:?}\n  proxy:  {seen:?}"
+            ));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -182,10 +186,20 @@ fn every_setting_is_shown_and_only_those_that_can_be_are_set() {
     }
     for name in ["last_route", "pinned", "lsn", "version"] {
         ok(&mut client, &format!("SHOW pgweir.{name}"));
-        assert_eq!(sqlstate(&mut client, &format!("SET pgweir.{name} = 'x'")), "55P02");
-        assert_eq!(sqlstate(&mut client, &format!("RESET pgweir.{name}")), "55P02");
+        assert_eq!(
+            sqlstate(&mut client, &format!("SET pgweir.{name} = 'x'")),
+            "55P02"
+        );
+        assert_eq!(
+            sqlstate(&mut client, &format!("RESET pgweir.{name}")),
+            "55P02"
+        );
     }
-    for sql in ["SHOW pgweir.nothing", "SET pgweir.nothing = 1", "RESET pgweir.nothing"] {
+    for sql in [
+        "SHOW pgweir.nothing",
+        "SET pgweir.nothing = 1",
+        "RESET pgweir.nothing",
+    ] {
         let answer = client.query(sql).expect(sql);
         let error = answer.error().expect("an error");
         assert_ours(error, "42704", "ERROR");
@@ -211,7 +225,9 @@ fn settings_come_with_the_startup_packet_and_reset_returns_to_them() {
     let open = |login: &Login| Client::open(proxy.addr(), login);
     for login in [
         login().parameter("options", "-c pgweir.route=primary -c geqo=off"),
-        login().parameter("pgweir.route", "primary").parameter("geqo", "off"),
+        login()
+            .parameter("pgweir.route", "primary")
+            .parameter("geqo", "off"),
     ] {
         let mut client = open(&login).expect("a login");
         assert_eq!(value(&mut client, "SHOW pgweir.route"), "primary");
@@ -222,7 +238,11 @@ fn settings_come_with_the_startup_packet_and_reset_returns_to_them() {
             ok(&mut client, "SET pgweir.route = auto");
             assert_eq!(value(&mut client, "SHOW pgweir.route"), "auto");
             ok(&mut client, reset);
-            assert_eq!(value(&mut client, "SHOW pgweir.route"), "primary", "{reset}");
+            assert_eq!(
+                value(&mut client, "SHOW pgweir.route"),
+                "primary",
+                "{reset}"
+            );
         }
     }
     for (name, given, sqlstate) in [
@@ -244,7 +264,9 @@ fn the_position_of_a_session_lies_behind_what_it_wrote() {
         // Before its commit record.
         let written = value(
             &mut client,
-            &format!("INSERT INTO words_lsn VALUES ({number}) RETURNING pg_current_wal_insert_lsn()"),
+            &format!(
+                "INSERT INTO words_lsn VALUES ({number}) RETURNING pg_current_wal_insert_lsn()"
+            ),
         );
         let lsn = value(&mut client, "SHOW pgweir.lsn");
         let behind = format!("SELECT '{lsn}'::pg_lsn > '{written}'::pg_lsn");
@@ -261,11 +283,22 @@ fn statements_of_ours_in_one_text_are_answered_and_a_mixture_is_refused() {
         "SET pgweir.route = 'primary'; SHOW pgweir.route; EXPLAIN ROUTE SELECT 1",
     );
     let names = answer.names();
-    assert_eq!(names[..4], ["CommandComplete", "RowDescription", "DataRow", "CommandComplete"]);
+    assert_eq!(
+        names[..4],
+        [
+            "CommandComplete",
+            "RowDescription",
+            "DataRow",
+            "CommandComplete"
+        ]
+    );
     assert_eq!(answer.rows()[0][0].as_deref(), Some("primary"));
     // One that fails undoes those before it, as in PostgreSQL's implicit transaction.
     assert_eq!(
-        sqlstate(&mut client, "SET pgweir.route = 'replica'; SHOW pgweir.nothing"),
+        sqlstate(
+            &mut client,
+            "SET pgweir.route = 'replica'; SHOW pgweir.nothing"
+        ),
         "42704"
     );
     assert_eq!(value(&mut client, "SHOW pgweir.route"), "primary");
@@ -276,13 +309,23 @@ fn statements_of_ours_in_one_text_are_answered_and_a_mixture_is_refused() {
     ] {
         let answer = client.query(mixed).expect(mixed);
         assert_ours(answer.error().expect("an error"), "0A000", "ERROR");
-        assert_eq!(value(&mut client, "SHOW pgweir.route"), "primary", "{mixed}");
+        assert_eq!(
+            value(&mut client, "SHOW pgweir.route"),
+            "primary",
+            "{mixed}"
+        );
         assert_eq!(value(&mut client, "SHOW geqo"), "on", "{mixed}");
     }
     // In a transaction it fails as any error does.
-    for begin in ["BEGIN", "BEGIN; SELECT 1", "BEGIN; CREATE TEMP TABLE words_m (a int)"] {
+    for begin in [
+        "BEGIN",
+        "BEGIN; SELECT 1",
+        "BEGIN; CREATE TEMP TABLE words_m (a int)",
+    ] {
         ok(&mut client, begin);
-        let answer = client.query("SELECT 1; SHOW pgweir.route").expect("an answer");
+        let answer = client
+            .query("SELECT 1; SHOW pgweir.route")
+            .expect("an answer");
         assert_ours(answer.error().expect("an error"), "0A000", "ERROR");
         assert_eq!(client.status(), TransactionStatus::Failed, "{begin}");
         assert_eq!(sqlstate(&mut client, "SELECT 1"), "25P02", "{begin}");
@@ -360,7 +403,10 @@ fn explain_route_says_what_it_saw_and_runs_nothing() {
         "primary | write | primary"
     );
     ok(&mut client, "SELECT * FROM words_e");
-    assert_eq!(route_row(&mut client, "SHOW pgweir.route"), "local | local | ");
+    assert_eq!(
+        route_row(&mut client, "SHOW pgweir.route"),
+        "local | local | "
+    );
     ok(&mut client, "SET pgweir.route = 'replica'");
     let refused = route_row(&mut client, "DELETE FROM words_e");
     assert!(
@@ -425,7 +471,12 @@ fn explain_route_has_parameters_in_the_extended_protocol_and_obeys_a_row_limit()
     let described = client.until_ready().expect("an answer");
     assert_eq!(
         described.names(),
-        ["ParseComplete", "ParameterDescription", "RowDescription", "ReadyForQuery"]
+        [
+            "ParseComplete",
+            "ParameterDescription",
+            "RowDescription",
+            "ReadyForQuery"
+        ]
     );
     let types = described.0.iter().find_map(|message| {
         let body = message.body();
@@ -516,7 +567,10 @@ fn rules_route_by_statement_and_by_client() {
         assert_eq!(answer.error(), None);
         assert_eq!(last_route(&mut client), expected, "{sql}");
     }
-    assert_eq!(route_row(&mut client, "SELECT 2"), "primary | rule | primary");
+    assert_eq!(
+        route_row(&mut client, "SELECT 2"),
+        "primary | rule | primary"
+    );
     let rows = explained(&mut client, "SELECT 2 AS slow").join("\n");
     assert!(
         rows.contains("rule | route = replica2 | rule | rule \"pattern\"\n"),
@@ -531,7 +585,9 @@ fn rules_route_by_statement_and_by_client() {
     let mut reports = Client::open(proxy.addr(), &reports).expect("a login");
     ok(&mut reports, "SELECT inet_server_port()");
     assert_eq!(last_route(&mut reports), "replica (rule)");
-    let answer = reports.query("CREATE TABLE words_r (a int)").expect("an answer");
+    let answer = reports
+        .query("CREATE TABLE words_r (a int)")
+        .expect("an answer");
     assert_ours(answer.error().expect("an error"), "25006", "ERROR");
 }
 
@@ -559,7 +615,11 @@ fn what_a_rule_blocks_fails_as_postgresql_would_fail_it() {
     check(&mut client, &answer, idle);
     // In a transaction: held back, reading on a replica, writing on the primary.
     let failed = TransactionStatus::Failed;
-    for begin in ["BEGIN", "BEGIN; SELECT 1", "BEGIN; CREATE TEMP TABLE words_b (a int)"] {
+    for begin in [
+        "BEGIN",
+        "BEGIN; SELECT 1",
+        "BEGIN; CREATE TEMP TABLE words_b (a int)",
+    ] {
         for is_extended in [false, true] {
             ok(&mut client, begin);
             if begin == "BEGIN" {
@@ -599,7 +659,10 @@ fn what_a_rule_blocks_fails_as_postgresql_would_fail_it() {
     append_run(&mut out, "SELECT 1");
     frontend::Sync.encode(&mut out);
     client.send(&out).expect("sent");
-    assert_eq!(client.until_ready().expect("an answer").names(), ["ReadyForQuery"]);
+    assert_eq!(
+        client.until_ready().expect("an answer").names(),
+        ["ReadyForQuery"]
+    );
     assert_eq!(value(&mut client, "SELECT 5"), "5");
     assert!(
         route_row(&mut client, blocked).starts_with("primary | rule | refused (42501): "),
@@ -649,12 +712,19 @@ fn rules_are_taken_over_by_a_reload() {
     reload(&other);
     let message = |client: &mut Client| {
         let answer = client.query(blocked).expect("an answer");
-        let error = answer.error().and_then(|error| error.error_field(field::MESSAGE));
+        let error = answer
+            .error()
+            .and_then(|error| error.error_field(field::MESSAGE));
         error.unwrap_or_default()
     };
     eventually!(message(&mut client) == "pgweir: closed for ever");
     reload(&plain);
-    eventually!(patience::PATIENCE, sqlstate(&mut client, blocked) == "42P01", "{}", proxy.log());
+    eventually!(
+        patience::PATIENCE,
+        sqlstate(&mut client, blocked) == "42P01",
+        "{}",
+        proxy.log()
+    );
     ok(&mut client, "SELECT 17");
     assert_eq!(last_route(&mut client), "replica (read)");
 }

@@ -474,7 +474,9 @@ pub fn default_text() -> String {
             Table::RuleAction => "# [rules.action]",
         };
         let _ = write!(text, "\n# {}\n{heading}\n", table.about());
-        for setting in of(table).filter(|setting| !matches!(setting.kind, Kind::Backends | Kind::Part)) {
+        for setting in
+            of(table).filter(|setting| !matches!(setting.kind, Kind::Backends | Kind::Part))
+        {
             let _ = writeln!(
                 text,
                 "# {} Takes {}.",

@@ -191,10 +191,15 @@ impl fmt::Display for RuleMatch {
                 ("user", text(user)),
                 ("database", text(database)),
                 ("application", text(application)),
-                ("tables", (!tables.is_empty()).then(|| format!("{tables:?}"))),
+                (
+                    "tables",
+                    (!tables.is_empty()).then(|| format!("{tables:?}")),
+                ),
                 (
                     "regex",
-                    regex.as_ref().map(|regex| format!("{:?}", regex.0.as_str())),
+                    regex
+                        .as_ref()
+                        .map(|regex| format!("{:?}", regex.0.as_str())),
                 ),
                 (
                     "fingerprint",
@@ -224,7 +229,10 @@ impl fmt::Display for RuleAction {
                 ("route", route.as_ref().map(RuleRoute::to_string)),
                 ("max_lag", max_lag),
                 ("consistency", consistency.map(|word| word.to_string())),
-                ("block", block.as_ref().map(|message| format!("{message:?}"))),
+                (
+                    "block",
+                    block.as_ref().map(|message| format!("{message:?}")),
+                ),
             ],
         )
     }

@@ -73,10 +73,9 @@ impl Setting {
     /// Returns whether it can be set.
     fn is_settable(self) -> bool {
         match self {
-            Setting::Route
-            | Setting::Consistency
-            | Setting::MaxLag
-            | Setting::TransactionReads => true,
+            Setting::Route | Setting::Consistency | Setting::MaxLag | Setting::TransactionReads => {
+                true
+            }
             Setting::LastRoute | Setting::Pinned | Setting::Lsn | Setting::Version => false,
         }
     }

@@ -196,9 +196,10 @@ impl Client {
         let worker = Rc::clone(self.worker());
         let tables = &mut *worker.tables.borrow_mut();
         let tail = body.get(parse.name.len() + 1..).unwrap_or_default();
-        let statement = tables
-            .statements
-            .prepare(tail, parse.sql, self.session.reading(), &mut tables.plans);
+        let statement =
+            tables
+                .statements
+                .prepare(tail, parse.sql, self.session.reading(), &mut tables.plans);
         self.session.define_statement(parse.name, statement);
     }
 
@@ -286,11 +287,7 @@ impl Client {
             LocalCommand::ShowSetting(name) => {
                 let setting = Setting::find(name)?;
                 let value = self.show(setting)?;
-                Ok(Answer::Rows(
-                    setting.columns(),
-                    vec![vec![value]],
-                    "SHOW",
-                ))
+                Ok(Answer::Rows(setting.columns(), vec![vec![value]], "SHOW"))
             }
             LocalCommand::SetSetting { name, value, local } => {
                 let scope = match local {

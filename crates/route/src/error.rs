@@ -67,9 +67,9 @@ impl RouteError {
     /// Returns the HINT field of the client's error.
     pub fn hint(&self) -> Option<String> {
         match self {
-            RouteError::NoPrimary
-            | RouteError::BackendDown { .. }
-            | RouteError::Blocked { .. } => None,
+            RouteError::NoPrimary | RouteError::BackendDown { .. } | RouteError::Blocked { .. } => {
+                None
+            }
             RouteError::ReplicaWrite { .. } => Some(
                 "Set pgweir.route to primary, or give the statement the hint route=primary."
                     .to_owned(),

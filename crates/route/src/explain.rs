@@ -11,8 +11,8 @@ use pgweir_sql::classify::Name;
 use pgweir_sql::{Classified, Fingerprint, Hint};
 
 use crate::balance::Balancer;
-use crate::error::RouteError;
 use crate::decide::{Standing, Target, View, decide, instruction, standing};
+use crate::error::RouteError;
 use crate::facts::Facts;
 use crate::rules::Ruling;
 use crate::session_view::{Asks, Instruction, SessionView};

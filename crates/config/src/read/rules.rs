@@ -133,7 +133,9 @@ fn action(section: &mut Section<'_, '_>, known: &Known<'_>) -> RuleAction {
         block: section.optional("block", |_, value| value::name(value)),
     };
     if is_empty {
-        let keys: Vec<_> = reference::of(Table::RuleAction).map(|key| key.key).collect();
+        let keys: Vec<_> = reference::of(Table::RuleAction)
+            .map(|key| key.key)
+            .collect();
         let message = format!("says nothing; known are {}", keys.join(", "));
         section.whole_problem(at, Wrong::new(message));
     }

@@ -8,11 +8,11 @@ use pgweir_model::catalog::FunctionName;
 use toml::de::DeValue;
 
 use crate::reference::{self, Kind, Setting, Zero};
+use crate::rules::{Pattern, RuleKind, TableName};
 use crate::settings::{
     AuthMethod, BackendRole, Consistency, DEFAULT_LISTEN_PORT, ForeignTables, PoolMode, Splitting,
     TransactionReads,
 };
-use crate::rules::{Pattern, RuleKind, TableName};
 use crate::units::{format_size, parse_duration, parse_size};
 use crate::{ListenAddress, MaxLag, Secret};
 

@@ -72,56 +72,101 @@ fn without_rules_there_are_none() {
 
 /// What stands in a rule, and what is said of it. The rule begins in line 7.
 const WRONG: &[(&str, &[&str])] = &[
-    ("", &["f:7: [[rules]] action: missing", "f:7: [[rules]] match: missing"]),
-    ("match = {}\naction = {}", &[
-        "f:9: [[rules]] action: says nothing; known are route, max_lag, consistency, block",
-    ]),
-    ("match = 5\naction.route = 'auto'", &["f:8: [[rules]] match: expected a table, found an integer"]),
-    ("mach = {}\nmatch = {}\naction.route = 'auto'", &["f:8: [[rules]] mach: unknown key; did you mean match?"]),
-    ("match = { usr = 'a' }\naction.route = 'auto'", &[
-        "f:8: [[rules]] match usr: unknown key; did you mean user?",
-    ]),
-    ("match = { user = 'reprot', database = 'ap' }\naction.route = 'auto'", &[
-        "f:8: [[rules]] match user: there is no user reprot; did you mean report?",
-        "f:8: [[rules]] match database: there is no [databases.ap]; did you mean app?",
-    ]),
-    ("match = { regex = 'a(b' }\naction.route = 'auto'", &[
-        "f:8: [[rules]] match regex: is no regular expression: unclosed group",
-    ]),
-    ("match = { fingerprint = '12' }\naction.route = 'auto'", &[
-        "f:8: [[rules]] match fingerprint: \"12\" is not 16 hexadecimal digits, as pgweir route prints them",
-    ]),
-    ("match = { tables = 'orders' }\naction.route = 'auto'", &[
-        "f:8: [[rules]] match tables: expected a list of tables, as in [\"orders\", \"app.users\"], found a text",
-    ]),
-    ("match = { tables = [] }\naction.route = 'auto'", &[
-        "f:8: [[rules]] match tables: expected a list of tables, as in [\"orders\", \"app.users\"], found an empty list",
-    ]),
-    ("match = { tables = ['a b'] }\naction.route = 'auto'", &[
-        "f:8: [[rules]] match tables: \"a b\" is no table: expected name or schema.name",
-    ]),
-    ("match = { kind = 'delet' }\naction.route = 'auto'", &[
-        "f:8: [[rules]] match kind: \"delet\" is none of select, insert, update, delete, merge, copy, call, do, ddl; \
+    (
+        "",
+        &[
+            "f:7: [[rules]] action: missing",
+            "f:7: [[rules]] match: missing",
+        ],
+    ),
+    (
+        "match = {}\naction = {}",
+        &["f:9: [[rules]] action: says nothing; known are route, max_lag, consistency, block"],
+    ),
+    (
+        "match = 5\naction.route = 'auto'",
+        &["f:8: [[rules]] match: expected a table, found an integer"],
+    ),
+    (
+        "mach = {}\nmatch = {}\naction.route = 'auto'",
+        &["f:8: [[rules]] mach: unknown key; did you mean match?"],
+    ),
+    (
+        "match = { usr = 'a' }\naction.route = 'auto'",
+        &["f:8: [[rules]] match usr: unknown key; did you mean user?"],
+    ),
+    (
+        "match = { user = 'reprot', database = 'ap' }\naction.route = 'auto'",
+        &[
+            "f:8: [[rules]] match user: there is no user reprot; did you mean report?",
+            "f:8: [[rules]] match database: there is no [databases.ap]; did you mean app?",
+        ],
+    ),
+    (
+        "match = { regex = 'a(b' }\naction.route = 'auto'",
+        &["f:8: [[rules]] match regex: is no regular expression: unclosed group"],
+    ),
+    (
+        "match = { fingerprint = '12' }\naction.route = 'auto'",
+        &[
+            "f:8: [[rules]] match fingerprint: \"12\" is not 16 hexadecimal digits, as pgweir route prints them",
+        ],
+    ),
+    (
+        "match = { tables = 'orders' }\naction.route = 'auto'",
+        &[
+            "f:8: [[rules]] match tables: expected a list of tables, as in [\"orders\", \"app.users\"], found a text",
+        ],
+    ),
+    (
+        "match = { tables = [] }\naction.route = 'auto'",
+        &[
+            "f:8: [[rules]] match tables: expected a list of tables, as in [\"orders\", \"app.users\"], found an empty list",
+        ],
+    ),
+    (
+        "match = { tables = ['a b'] }\naction.route = 'auto'",
+        &["f:8: [[rules]] match tables: \"a b\" is no table: expected name or schema.name"],
+    ),
+    (
+        "match = { kind = 'delet' }\naction.route = 'auto'",
+        &[
+            "f:8: [[rules]] match kind: \"delet\" is none of select, insert, update, delete, merge, copy, call, do, ddl; \
          did you mean delete?",
-    ]),
-    ("match = {}\naction.route = 'pg3'", &[
-        "f:9: [[rules]] action route: \"pg3\" is none of auto, primary, replica, and no backend; did you mean pg1?",
-    ]),
-    ("match = {}\naction = { block = 'no', route = 'primary' }", &[
-        "f:9: [[rules]] action block: stands alone: what is refused goes nowhere",
-    ]),
-    ("match = {}\naction = { block = '' }", &["f:9: [[rules]] action block: is empty"]),
-    ("match = {}\naction = { consistency = 'strong' }", &[
-        "f:9: [[rules]] action consistency: \"strong\" is not built in this version; use session, eventual",
-    ]),
-    ("match = {}\naction = { route = 'auto', cache = '1s', timeout = '1s', mirror = 'x' }", &[
-        "f:9: [[rules]] action cache: is not built in this version",
-        "f:9: [[rules]] action timeout: is not built in this version",
-        "f:9: [[rules]] action mirror: is not built in this version",
-    ]),
-    ("name = 'a'\nmatch = {}\naction.route = 'auto'\n[[rules]]\nname = 'a'\nmatch = {}\naction.route = 'auto'", &[
-        "f:11: [[rules]] name: a is there twice",
-    ]),
+        ],
+    ),
+    (
+        "match = {}\naction.route = 'pg3'",
+        &[
+            "f:9: [[rules]] action route: \"pg3\" is none of auto, primary, replica, and no backend; did you mean pg1?",
+        ],
+    ),
+    (
+        "match = {}\naction = { block = 'no', route = 'primary' }",
+        &["f:9: [[rules]] action block: stands alone: what is refused goes nowhere"],
+    ),
+    (
+        "match = {}\naction = { block = '' }",
+        &["f:9: [[rules]] action block: is empty"],
+    ),
+    (
+        "match = {}\naction = { consistency = 'strong' }",
+        &[
+            "f:9: [[rules]] action consistency: \"strong\" is not built in this version; use session, eventual",
+        ],
+    ),
+    (
+        "match = {}\naction = { route = 'auto', cache = '1s', timeout = '1s', mirror = 'x' }",
+        &[
+            "f:9: [[rules]] action cache: is not built in this version",
+            "f:9: [[rules]] action timeout: is not built in this version",
+            "f:9: [[rules]] action mirror: is not built in this version",
+        ],
+    ),
+    (
+        "name = 'a'\nmatch = {}\naction.route = 'auto'\n[[rules]]\nname = 'a'\nmatch = {}\naction.route = 'auto'",
+        &["f:11: [[rules]] name: a is there twice"],
+    ),
 ];
 
 #[test]
@@ -130,7 +175,9 @@ fn what_is_wrong_is_named_at_its_place() {
         check(&format!("[[rules]]\n{rule}"), expected);
     }
     assert_eq!(
-        parse(&format!("rules = 5\n{BASE}"), "f").unwrap_err().to_string(),
+        parse(&format!("rules = 5\n{BASE}"), "f")
+            .unwrap_err()
+            .to_string(),
         "f:1: rules: expected [[rules]], found an integer"
     );
 }
@@ -156,7 +203,12 @@ fn a_reload_takes_rules_over_and_shows_them() {
         .map(|change| {
             assert!(change.reloadable, "{change:?}");
             let side = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
-            format!("{}: {} > {}", change.key, side(change.old), side(change.new))
+            format!(
+                "{}: {} > {}",
+                change.key,
+                side(change.old),
+                side(change.new)
+            )
         })
         .collect();
     assert_eq!(

@@ -119,7 +119,9 @@ impl Scene {
             Some(name) => config.database(name),
             None => config.databases.first(),
         };
-        found.map(|database| Arc::clone(&database.policy)).unwrap_or_default()
+        found
+            .map(|database| Arc::clone(&database.policy))
+            .unwrap_or_default()
     }
 
     /// Lets the rules of the configuration speak of this client.
@@ -143,9 +145,7 @@ impl Scene {
     fn explain(&self, sql: &str) -> String {
         let plan = PlanTable::new(1).get(sql.as_bytes());
         let facts = Facts {
-            rule: self
-                .rules
-                .ruling(std::iter::once(&plan), &self.applicable),
+            rule: self.rules.ruling(std::iter::once(&plan), &self.applicable),
             reason: plan.verdict(&self.lens).reason,
             ..Facts::of(&plan.classified, false)
         };

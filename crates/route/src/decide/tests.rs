@@ -474,7 +474,11 @@ fn a_blocked_batch_is_refused_whatever_else_is_said_of_it() {
             let error = case.route().unwrap_err();
             assert_eq!(error.sqlstate(), Sqlstate::INSUFFICIENT_PRIVILEGE);
             assert_eq!(error.to_string(), "no");
-            assert!(error.detail().is_some_and(|detail| detail.contains("\"1\"")));
+            assert!(
+                error
+                    .detail()
+                    .is_some_and(|detail| detail.contains("\"1\""))
+            );
         }
     }
 }
@@ -494,11 +498,29 @@ fn who_asks_nearest_to_the_statement_decides_what_it_may_see() {
         (none, none, None, Consistency::Session, Reason::NotReplayed),
         (none, none, None, Consistency::Eventual, Reason::Read),
         (none, none, rule(any), Consistency::Session, Reason::Read),
-        (none, none, rule(all), Consistency::Eventual, Reason::NotReplayed),
+        (
+            none,
+            none,
+            rule(all),
+            Consistency::Eventual,
+            Reason::NotReplayed,
+        ),
         (none, any, rule(all), Consistency::Session, Reason::Read),
-        (none, all, rule(any), Consistency::Eventual, Reason::NotReplayed),
+        (
+            none,
+            all,
+            rule(any),
+            Consistency::Eventual,
+            Reason::NotReplayed,
+        ),
         (any, all, rule(all), Consistency::Session, Reason::Read),
-        (all, any, rule(any), Consistency::Eventual, Reason::NotReplayed),
+        (
+            all,
+            any,
+            rule(any),
+            Consistency::Eventual,
+            Reason::NotReplayed,
+        ),
     ] {
         case.facts.asks = hint;
         case.session.asks = session;

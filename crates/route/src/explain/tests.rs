@@ -172,8 +172,7 @@ fn a_rule_has_a_row_and_stands_below_a_hint() {
         ..RULE
     };
     let shown = rows_of(b"", Reason::Read, Some(rule), |_, _| {}, None);
-    let row =
-        "rule | route = primary, max_lag = 30000 ms, consistency = eventual | rule | rule \"reports\"\n";
+    let row = "rule | route = primary, max_lag = 30000 ms, consistency = eventual | rule | rule \"reports\"\n";
     assert!(shown.contains(row), "{shown}");
     assert!(shown.ends_with("\nroute | primary | rule | pg1"), "{shown}");
     let hint = b"/* pgweir: route=pg2, max_lag=16kB, consistency=session, cache=1s, x=y */";

@@ -64,7 +64,11 @@ fn a_statement_is_known_by_its_tables() {
         ("orders", "DELETE FROM orders WHERE id = 1", true),
         ("orders", "UPDATE t SET a = 1 FROM orders", true),
         ("orders", "INSERT INTO orders VALUES (1)", true),
-        ("orders", "WITH x AS (SELECT * FROM orders) SELECT * FROM x", true),
+        (
+            "orders",
+            "WITH x AS (SELECT * FROM orders) SELECT * FROM x",
+            true,
+        ),
         ("orders", "SELECT 1; SELECT * FROM orders", true),
         ("orders", "DECLARE c CURSOR FOR SELECT * FROM orders", true),
         ("orders", "EXPLAIN SELECT * FROM orders", true),
@@ -85,7 +89,11 @@ fn a_statement_is_known_by_its_tables() {
 fn a_pattern_is_looked_for_in_the_shape() {
     let long = format!("SELECT {}, Needle", "a, ".repeat(4000) + "b");
     let cases = [
-        ("^select .* from orders where id = 0$", "SELECT  a\nFROM orders WHERE id = 17", true),
+        (
+            "^select .* from orders where id = 0$",
+            "SELECT  a\nFROM orders WHERE id = 17",
+            true,
+        ),
         ("17", "SELECT 17", false),
         ("secret", "SELECT 'secret' -- secret", false),
         ("pgweir: route", "/* pgweir: route=auto */ SELECT 1", true),
@@ -108,7 +116,10 @@ fn a_fingerprint_is_that_of_any_text_of_the_shape() {
     let rules = [rule("r", wanted)];
     let of = |sql| speaks(&rules, Login::default(), &[sql]);
     assert_eq!(of("select a from t where b = 2"), "r");
-    assert_eq!(of("/* pgweir: max_lag=1s */ select a from t where b = 2"), "r");
+    assert_eq!(
+        of("/* pgweir: max_lag=1s */ select a from t where b = 2"),
+        "r"
+    );
     assert_eq!(of("select a from t where c = 2"), "-");
 }
 
@@ -206,7 +217,10 @@ fn a_new_set_is_asked_anew() {
         ruling.map(|ruling| ruling.name.to_owned())
     };
     let old = RuleSet::new(1, vec![rule("old", on_tables(&["a"]))]);
-    let new = RuleSet::new(2, vec![rule("x", on_tables(&["b"])), rule("new", on_tables(&["a"]))]);
+    let new = RuleSet::new(
+        2,
+        vec![rule("x", on_tables(&["b"])), rule("new", on_tables(&["a"]))],
+    );
     assert_eq!(name(&old).as_deref(), Some("old"));
     assert_eq!(name(&new).as_deref(), Some("new"));
 }
