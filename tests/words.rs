@@ -376,7 +376,11 @@ fn a_begin_may_come_in_the_batch_of_the_first_statement_of_ours() {
 fn explain_route_says_what_it_saw_and_runs_nothing() {
     let (_proxy, mut client) = ready(&config(cluster()));
     ok(&mut client, "CREATE TABLE IF NOT EXISTS words_e (a int)");
-    wait_for_replicas(&mut client);
+    // Until the catalog has been read anew, nothing of it is vouched for.
+    eventually!(
+        route_row(&mut client, "SELECT lower(b) FROM words_e, app.other")
+            == "replica | read | replica1, replica2"
+    );
     let rows = explained(
         &mut client,
         "SELECT lower(b) FROM words_e, app.other WHERE a = $1 /* pgweir: max_lag=9s, cache=1s, oops=2 */",
