@@ -34,3 +34,5 @@ mod session_state;
 mod support;
 mod torture;
 mod transcripts;
+#[cfg(test)]
+mod words;

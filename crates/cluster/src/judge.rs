@@ -290,7 +290,7 @@ impl Judge {
             Role::Primary if is_primary => Lag {
                 bytes: Some(0),
                 time: Some(std::time::Duration::ZERO),
-                replayed_through: None,
+                replayed_through: Some(last.asked_at),
             },
             Role::Primary => Lag::default(),
             Role::Replica => Lag::measure(&self.samples, replay, self.settings.patience(), now),

@@ -11,6 +11,7 @@ use pgweir_model::catalog::FunctionName;
 
 use crate::Secret;
 use crate::reference::{self, Table};
+use crate::rules::Rule;
 use crate::settings::{
     Auth, Backend, Cluster, Config, Database, ForeignTables, MaxLag, Server, User,
 };
@@ -112,6 +113,15 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
         order(new),
         false,
     );
+    let rules = |config: &Config| joined(config.rules.iter().map(|rule| Arc::clone(&rule.name)));
+    // Their order decides.
+    compare(
+        &mut changes,
+        "rules".to_owned(),
+        rules(old),
+        rules(new),
+        true,
+    );
     let mut after = entities(new);
     for before in entities(old) {
         let same = |other: &Entity| other.path == before.path;
@@ -194,6 +204,7 @@ pub fn take_over(old: &Config, new: &Config) -> Config {
         databases: databases.collect(),
         users: new.users.clone(),
         auth: new.auth.clone(),
+        rules: new.rules.clone(),
     }
 }
 
@@ -251,6 +262,7 @@ fn entities(config: &Config) -> Vec<Entity> {
         databases,
         users,
         auth,
+        rules,
     } = config;
     let Auth { method } = auth;
     let mut all = vec![server_entity(server)];
@@ -271,6 +283,7 @@ fn entities(config: &Config) -> Vec<Entity> {
         movable: false,
         settings: vec![("method", shown(method))],
     });
+    all.extend(rules.iter().map(rule_entity));
     all
 }
 
@@ -457,6 +470,25 @@ fn user_entity(user: &User) -> Entity {
     }
 }
 
+fn rule_entity(rule: &Rule) -> Entity {
+    let Rule {
+        name,
+        matches,
+        action,
+    } = rule;
+    let settings = vec![
+        ("name", shown(name)),
+        ("match", shown(matches)),
+        ("action", shown(action)),
+    ];
+    Entity {
+        path: format!("rules.{name}"),
+        table: Table::Rule,
+        movable: true,
+        settings,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -464,7 +496,8 @@ mod tests {
 
     #[test]
     fn the_table_of_settings_and_the_structs_agree() {
-        let config = crate::parse(&default_text(), "default").unwrap();
+        let rule = "[[rules]]\nmatch = {}\naction.route = 'auto'\n";
+        let config = crate::parse(&format!("{}{rule}", default_text()), "default").unwrap();
         let mut fields: Vec<_> = entities(&config)
             .iter()
             .flat_map(|entity| entity.settings.iter().map(|(key, _)| (entity.table, *key)))
@@ -473,6 +506,8 @@ mod tests {
         let mut keys: Vec<_> = SETTINGS
             .iter()
             .filter(|setting| !setting.key.ends_with("_file"))
+            // These are shown with the rule; the compiler sees that none is left out.
+            .filter(|setting| !matches!(setting.table, Table::RuleMatch | Table::RuleAction))
             .map(|setting| (setting.table, setting.key))
             .collect();
         fields.sort_unstable();

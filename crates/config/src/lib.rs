@@ -8,6 +8,7 @@
 pub mod diff;
 pub mod error;
 pub mod reference;
+pub mod rules;
 pub mod secret;
 pub mod settings;
 pub mod units;
@@ -18,6 +19,7 @@ mod upstream;
 pub use diff::{Change, diff, take_over};
 pub use error::{ConfigError, ConfigErrors};
 pub use read::{load, parse};
+pub use rules::{Pattern, Rule, RuleAction, RuleKind, RuleMatch, RuleRoute, TableName};
 pub use secret::Secret;
 pub use settings::{
     Auth, AuthMethod, Backend, BackendRole, Cluster, Config, Consistency, Database, ForeignTables,

@@ -5,6 +5,7 @@
 //!
 //! [`reference`]: mod@crate::reference
 
+mod rules;
 mod section;
 mod value;
 
@@ -129,12 +130,19 @@ fn read(reader: &Reader<'_>, tree: &DeTable<'_>) -> Config {
         reader.lacks(message);
     }
     let users = users(reader, tree, auth.method);
+    let known = rules::Known {
+        clusters: &clusters,
+        databases: &databases,
+        users: &users,
+    };
+    let rules = rules::rules(reader, tree, &known);
     Config {
         server,
         clusters,
         databases,
         users,
         auth,
+        rules,
     }
 }
 

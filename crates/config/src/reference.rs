@@ -21,17 +21,26 @@ pub enum Table {
     User,
     /// `[auth]`
     Auth,
+    /// `[[rules]]`
+    Rule,
+    /// `match` in `[[rules]]`
+    RuleMatch,
+    /// `action` in `[[rules]]`
+    RuleAction,
 }
 
 impl Table {
     /// Every table, in the order of the documentation.
-    pub const ALL: [Table; 6] = [
+    pub const ALL: [Table; 9] = [
         Table::Server,
         Table::Cluster,
         Table::Backend,
         Table::Database,
         Table::User,
         Table::Auth,
+        Table::Rule,
+        Table::RuleMatch,
+        Table::RuleAction,
     ];
 
     /// Returns how the table is written.
@@ -43,6 +52,9 @@ impl Table {
             Table::Database => "[databases.X]",
             Table::User => "[[users]]",
             Table::Auth => "[auth]",
+            Table::Rule => "[[rules]]",
+            Table::RuleMatch => "[[rules]] match",
+            Table::RuleAction => "[[rules]] action",
         }
     }
 
@@ -59,6 +71,16 @@ impl Table {
             }
             Table::User => "A login that clients may use.",
             Table::Auth => "How clients prove who they are.",
+            Table::Rule => {
+                "What to do with statements, as in `match = { user = \"report\", tables = [\"orders\"] }` and \
+                 `action = { route = \"replica\", max_lag = \"30s\" }`. The first rule whose `match` holds wins. A hint in the \
+                 statement and what the session set (`SET pgweir.*`) stand above rules, except above `block`. Rules see \
+                 what the client sends: not what a view or a function does, and nothing of a batch above `route_buffer`."
+            }
+            Table::RuleMatch => {
+                "When a rule holds: all that is given must. An empty one, `match = {}`, always does."
+            }
+            Table::RuleAction => "What follows from a rule; at least one.",
         }
     }
 }
@@ -108,6 +130,18 @@ pub enum Kind {
     Backends,
     /// A list of functions.
     Functions,
+    /// A table of its own within this one.
+    Part,
+    /// A list of tables of the database.
+    Tables,
+    /// A regular expression.
+    Pattern,
+    /// 16 hexadecimal digits.
+    Fingerprint,
+    /// `auto`, `primary`, `replica`, or the name of a backend.
+    Route,
+    /// A text for people.
+    Text,
 }
 
 /// What a duration of `"0"` means.
@@ -258,11 +292,28 @@ pub const SETTINGS: &[Setting] = &[
     given(Table::User, "server_password_file", Kind::Path, Yes, "A file that holds that password instead, relative to this file."),
 
     given(Table::Auth, "method", words(&["trust", "password", "md5", "scram-sha-256"], &["cert"]), Yes, "What is asked of a client.").or(r#""scram-sha-256""#),
+
+    given(Table::Rule, "name", Kind::Name, Yes, "What it is called in `EXPLAIN ROUTE`, the logs and errors. By default its number, from 1."),
+    given(Table::Rule, "match", Kind::Part, Yes, "When it holds. Required."),
+    given(Table::Rule, "action", Kind::Part, Yes, "What follows. Required."),
+
+    given(Table::RuleMatch, "user", Kind::Name, Yes, "The role that the client logged in as."),
+    given(Table::RuleMatch, "database", Kind::Name, Yes, "The database as the client named it."),
+    given(Table::RuleMatch, "application", Kind::Name, Yes, "The `application_name` that the client logged in with."),
+    given(Table::RuleMatch, "tables", Kind::Tables, Yes, "The statement names one of these; a name without schema is in any, and a statement that gives none may mean any."),
+    given(Table::RuleMatch, "regex", Kind::Pattern, Yes, "Found in the statement's shape: lower case, one blank where there is white space, no comments but hints, numbers as `0` and strings as `''`."),
+    given(Table::RuleMatch, "fingerprint", Kind::Fingerprint, Yes, "That of the statement's shape, as `pgweir route` and `EXPLAIN ROUTE` print it."),
+    given(Table::RuleMatch, "kind", words(&["select", "insert", "update", "delete", "merge", "copy", "call", "do", "ddl"], &[]), Yes, "What the statement, or one of a text of several, is by its leading words."),
+
+    given(Table::RuleAction, "route", Kind::Route, Yes, "Where it goes; a known write that would go to a replica is refused with 25006."),
+    given(Table::RuleAction, "max_lag", Kind::Lag, Yes, "How far a replica may be behind for it, in place of the cluster's `max_lag`."),
+    given(Table::RuleAction, "consistency", words(&["session", "eventual"], &["strong"]), Yes, "What it may see, in place of the database's `consistency`."),
+    given(Table::RuleAction, "block", Kind::Text, Yes, "It is refused with 42501 and this message. Stands alone."),
 ];
 
 /// Keys that are specified and not built in this version; `None` is the top level.
 const LATER: &[(Option<Table>, &[&str])] = &[
-    (None, &["http", "admin", "cache", "rules"]),
+    (None, &["http", "admin", "cache"]),
     (
         Some(Table::Server),
         &["tls", "proxy_protocol", "idle_in_transaction_timeout"],
@@ -295,10 +346,11 @@ const LATER: &[(Option<Table>, &[&str])] = &[
         ],
     ),
     (Some(Table::Auth), &["query", "hba_file"]),
+    (Some(Table::RuleAction), &["cache", "timeout", "mirror"]),
 ];
 
 /// Tables of the top level.
-pub(crate) const TOP: [&str; 5] = ["server", "clusters", "databases", "users", "auth"];
+pub(crate) const TOP: [&str; 6] = ["server", "clusters", "databases", "users", "auth", "rules"];
 
 /// Returns a setting by its place.
 pub fn find(table: Table, key: &str) -> Option<&'static Setting> {
@@ -364,6 +416,12 @@ impl Kind {
             Kind::Path => "file name".to_owned(),
             Kind::Backends => "list of tables".to_owned(),
             Kind::Functions => "list of `name` or `schema.name`".to_owned(),
+            Kind::Part => "table".to_owned(),
+            Kind::Tables => "list of `name` or `schema.name`".to_owned(),
+            Kind::Pattern => "regular expression".to_owned(),
+            Kind::Fingerprint => "16 hexadecimal digits".to_owned(),
+            Kind::Route => "`auto`, `primary`, `replica`, or the name of a backend".to_owned(),
+            Kind::Text => "text".to_owned(),
         }
     }
 }
@@ -410,9 +468,15 @@ pub fn default_text() -> String {
             Table::Cluster => "[clusters.main]",
             Table::Backend => "[[clusters.main.backends]]",
             Table::Database => "[databases.\"*\"]",
+            // There is none by default, and each that there is costs.
+            Table::Rule => "# [[rules]]",
+            Table::RuleMatch => "# [rules.match]",
+            Table::RuleAction => "# [rules.action]",
         };
         let _ = write!(text, "\n# {}\n{heading}\n", table.about());
-        for setting in of(table).filter(|setting| setting.kind != Kind::Backends) {
+        for setting in
+            of(table).filter(|setting| !matches!(setting.kind, Kind::Backends | Kind::Part))
+        {
             let _ = writeln!(
                 text,
                 "# {} Takes {}.",
@@ -443,6 +507,7 @@ fn example(setting: &Setting) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rules::RuleKind;
     use crate::settings::{
         AuthMethod, BackendRole, Consistency, ForeignTables, PoolMode, Splitting, TransactionReads,
     };
@@ -495,6 +560,14 @@ mod tests {
         assert_eq!(
             words(Table::Database, "foreign_tables"),
             names(ForeignTables::ALL, ForeignTables::name)
+        );
+        assert_eq!(
+            words(Table::RuleMatch, "kind"),
+            names(RuleKind::ALL, RuleKind::name)
+        );
+        assert_eq!(
+            words(Table::RuleAction, "consistency"),
+            names(Consistency::ALL, Consistency::name)
         );
         assert_eq!(
             words(Table::Auth, "method"),

@@ -11,6 +11,7 @@ use pgweir_model::NodeId;
 use pgweir_model::catalog::Policy;
 
 use crate::Secret;
+use crate::rules::Rule;
 
 /// The port that is meant where a listening address names none. Chosen: PgBouncer's, which clients of poolers expect.
 pub(crate) const DEFAULT_LISTEN_PORT: u16 = 6432;
@@ -28,6 +29,8 @@ pub struct Config {
     pub users: Vec<User>,
     /// `[auth]`: how clients prove who they are.
     pub auth: Auth,
+    /// `[[rules]]`, in the order of the file: the first that matches wins.
+    pub rules: Vec<Rule>,
 }
 
 /// `[server]`: the listening side, the limits and the timeouts.

@@ -61,6 +61,8 @@ named! {
         Hint = "hint",
         /// The session's `pgweir.route` said so.
         SessionSetting = "session_setting",
+        /// A rule of the configuration said so.
+        Rule = "rule",
         /// `splitting` is off for the database.
         SplittingOff = "splitting_off",
         /// No replica is configured or known.

@@ -55,6 +55,8 @@ impl Sqlstate {
     pub const CONFIGURATION_LIMIT_EXCEEDED: Sqlstate = Sqlstate(*b"53400");
     /// `54000` program_limit_exceeded.
     pub const PROGRAM_LIMIT_EXCEEDED: Sqlstate = Sqlstate(*b"54000");
+    /// `55P02` cant_change_runtime_param.
+    pub const CANT_CHANGE_RUNTIME_PARAM: Sqlstate = Sqlstate(*b"55P02");
     /// `55000` object_not_in_prerequisite_state.
     pub const OBJECT_NOT_IN_PREREQUISITE_STATE: Sqlstate = Sqlstate(*b"55000");
     /// `57014` query_canceled.

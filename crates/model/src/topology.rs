@@ -48,7 +48,7 @@ pub struct Node {
     /// `None` when it has replayed none yet. Zero for the primary.
     pub lag: Option<Duration>,
     /// The moment at which the newest primary sample that this replica has replayed was *sent*: all that was committed
-    /// before it is visible here. `None` when there is none yet.
+    /// before it is visible here. `None` when there is none yet. For the primary: when it was asked for `position`.
     pub replayed_through: Option<Instant>,
     /// Whether `lag` (and `lag_bytes`, where `max_lag` is in bytes) is within the cluster's `max_lag`.
     pub within_max_lag: bool,

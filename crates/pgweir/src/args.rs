@@ -152,6 +152,35 @@ pub(crate) struct Route {
     /// The database whose settings count [default: the first of the file]
     #[arg(long, value_name = "NAME", env = "PGWEIR_DATABASE")]
     pub(crate) database: Option<String>,
+    /// The role that rules see [default: the first of the file]
+    #[arg(long, value_name = "NAME", env = "PGWEIR_USER")]
+    pub(crate) user: Option<String>,
+    /// The application_name that rules see
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "PGWEIR_APPLICATION",
+        default_value = ""
+    )]
+    pub(crate) application: String,
+    /// Where the functions, views and tables of the statement are: postgres://user:password@host/database, or a file of SQL
+    ///
+    /// A file (`pg_dump --schema-only`) is loaded into a PostgreSQL of its own, which needs the server's programs here.
+    #[arg(
+        long,
+        value_name = "URL|FILE",
+        env = "PGWEIR_SCHEMA",
+        hide_env_values = true
+    )]
+    pub(crate) schema: Option<String>,
+    /// The search_path under which names without a schema are looked up
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "PGWEIR_SEARCH_PATH",
+        default_value = "\"$user\", public"
+    )]
+    pub(crate) search_path: String,
 }
 
 /// `pgweir demo`.

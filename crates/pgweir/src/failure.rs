@@ -40,6 +40,14 @@ pub(crate) enum Failure {
         /// How long.
         waited: std::time::Duration,
     },
+    /// The catalog that `--schema` names could not be read in time.
+    #[error(
+        "pgweir: the catalog could not be read within {waited:?}; does the URL name the primary, and may its user log in there?"
+    )]
+    NoCatalog {
+        /// How long.
+        waited: std::time::Duration,
+    },
     /// A call of the operating system failed.
     #[error("pgweir: {op}: {source}")]
     Io {
@@ -68,6 +76,7 @@ impl Failure {
             Failure::Start(_)
             | Failure::Cluster(_)
             | Failure::NotSeen { .. }
+            | Failure::NoCatalog { .. }
             | Failure::Io { .. }
             | Failure::Panicked(_) => ExitCode::FAILURE,
         }

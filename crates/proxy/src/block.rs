@@ -195,17 +195,7 @@ impl Client {
         };
         match (self.block.map(|block| block.stage), alone) {
             (None, Some((TransactionControl::Begin(modes), text))) if self.holds_back(modes) => {
-                self.session.state.begin(&text);
-                self.block = Some(Block {
-                    modes,
-                    stage: BlockStage::Held,
-                    is_stuck: false,
-                });
-                let statements = pgweir_sql::state_statements(&text);
-                let tag = match statements.first().and_then(|first| first.text.first()) {
-                    Some(b's' | b'S') => "START TRANSACTION",
-                    _ => "BEGIN",
-                };
+                let tag = self.hold_block(modes, &text);
                 self.answer_control(cx, batch, tag)
             }
             (
@@ -220,7 +210,11 @@ impl Client {
             ) => {
                 let commits = commit && stage == BlockStage::Held;
                 self.block = None;
-                self.session.state.abandon();
+                if commits {
+                    self.session.state.commit_unseen();
+                } else {
+                    self.session.state.abandon();
+                }
                 self.answer_control(cx, batch, if commits { "COMMIT" } else { "ROLLBACK" })
             }
             (Some(BlockStage::Held), Some((TransactionControl::Set(modes), text))) => {
@@ -301,6 +295,32 @@ impl Client {
             && self.identity.pool_mode == PoolMode::Transaction
             && (self.choices.transaction_reads == TransactionReads::UntilWrite
                 || self.meaning(modes).read_only)
+    }
+
+    /// Returns whether the batch at hand, but for statements of the proxy's own, only opens a block that is held back: some
+    /// drivers send the BEGIN together with the first statement.
+    pub(crate) fn opens_block_locally(&self) -> bool {
+        let facts = self.session.facts();
+        let is_all = facts.statements == facts.local_statements + 1;
+        is_all
+            && self.held.is_none()
+            && self.block.is_none()
+            && facts.begin.is_some_and(|modes| self.holds_back(modes))
+    }
+
+    /// Opens a block of which no server knows yet; returns the command tag.
+    pub(crate) fn hold_block(&mut self, modes: TransactionModes, text: &[u8]) -> &'static str {
+        self.session.state.begin(text);
+        self.block = Some(Block {
+            modes,
+            stage: BlockStage::Held,
+            is_stuck: false,
+        });
+        let statements = pgweir_sql::state_statements(text);
+        match statements.first().and_then(|first| first.text.first()) {
+            Some(b's' | b'S') => "START TRANSACTION",
+            _ => "BEGIN",
+        }
     }
 
     /// Returns the statement that controls the transaction, if the batch runs it, once, and nothing else.

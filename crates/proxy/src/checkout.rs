@@ -16,12 +16,17 @@ use pgweir_session::SharedParameters;
 use crate::block::Defaults;
 use crate::client_task::{Client, Identity, Input, Place};
 use crate::fault::Fault;
+use crate::local::position;
 use crate::tables::{LoginFacts, LoginKey, Reported};
 use crate::worker::Worker;
 
 /// How long a batch waits for a primary to be found. Chosen: longer than a monitor needs to see the cluster after the
 /// proxy's start or a switch of roles, shorter than people and load balancers take for an outage.
 const PRIMARY_WAIT: Duration = Duration::from_secs(5);
+
+/// How long `SHOW pgweir.lsn` waits for a position behind the session's last write. Chosen: many times the usual interval of
+/// the monitor, and short enough for somebody who waits for an answer.
+const SAMPLE_WAIT: Duration = Duration::from_secs(2);
 
 /// How much a client may send while it waits.
 const WAITING_INPUT_LIMIT: usize = 1024 * 1024;
@@ -115,6 +120,34 @@ impl Client {
                 Ok(())
             }
             Ok(Err(_)) => self.fail_batch(Fault::no_primary()),
+            Err(Interrupted::Gone) => Err(None),
+            Err(Interrupted::Canceled) => self.fail_batch(Fault::canceled_while_waiting()),
+        }
+    }
+
+    /// Waits until the monitor has asked the primary for its position since the session last wrote; then the parked batch is
+    /// looked at again.
+    pub(crate) async fn await_sample(&mut self) -> Result<(), End> {
+        let cluster = self
+            .worker()
+            .shared
+            .clusters
+            .get(usize::from(self.identity.cluster))
+            .cloned();
+        let Some(cluster) = cluster else {
+            return self.fail_batch(Fault::no_position());
+        };
+        cluster.poke();
+        let wrote_at = self.wrote_at;
+        let known = cluster.wait_until(Instant::now() + SAMPLE_WAIT, |topology| {
+            position(topology, wrote_at).is_some()
+        });
+        match self.unless_interrupted(known).await {
+            Ok(Some(_)) => {
+                self.input = Input::Pending;
+                Ok(())
+            }
+            Ok(None) => self.fail_batch(Fault::no_position()),
             Err(Interrupted::Gone) => Err(None),
             Err(Interrupted::Canceled) => self.fail_batch(Fault::canceled_while_waiting()),
         }

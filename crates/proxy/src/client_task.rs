@@ -22,7 +22,7 @@ use pgweir_model::catalog::Policy;
 use pgweir_model::{NodeId, PoolKey, Reason, Role, Topology};
 use pgweir_net::{Outgoing, Stream};
 use pgweir_pool::{Lease, LocalPool};
-use pgweir_route::{Consistency, RouteSetting};
+use pgweir_route::{Applicable, Consistency};
 use pgweir_session::ClientSession;
 use pgweir_session::client::Portion;
 use pgweir_sql::PinSet;
@@ -32,9 +32,11 @@ use tokio::sync::oneshot;
 
 use crate::block::{Block, Defaults, Meaning};
 use crate::cancel::{Gate, Slot};
+use crate::choices::Chosen;
 use crate::fault::Fault;
 use crate::lens::Sight;
 use crate::retry::Replay;
+use crate::rules::consistency;
 use crate::worker::{Counted, Worker};
 
 /// How long a client has to take our last words.
@@ -52,6 +54,10 @@ pub(crate) struct Identity {
     pub(crate) user: Arc<str>,
     /// The role that server connections log in as.
     pub(crate) server_user: Arc<str>,
+    /// The database as the client named it.
+    pub(crate) database: Arc<str>,
+    /// The `application_name` of its startup packet, or nothing.
+    pub(crate) application: Arc<str>,
     /// The name of the database on the servers.
     pub(crate) server_database: Arc<str>,
     pub(crate) cluster: u16,
@@ -78,6 +84,8 @@ impl Identity {
         Identity {
             user: Arc::clone(user),
             server_user,
+            database: asked.into(),
+            application: Arc::default(),
             server_database: database.server_name(asked).into(),
             cluster: database.cluster_index,
             pool_mode: database.pool_mode,
@@ -88,10 +96,7 @@ impl Identity {
             defaults: Defaults::default(),
             policy: Arc::clone(&database.policy),
             read_retries: database.read_retries,
-            consistency: match database.consistency {
-                pgweir_config::Consistency::Session => Consistency::Session,
-                pgweir_config::Consistency::Eventual => Consistency::Eventual,
-            },
+            consistency: consistency(database.consistency),
         }
     }
 
@@ -164,14 +169,6 @@ impl Held {
     }
 }
 
-/// What the session chose for itself with `SET pgweir.*`.
-#[derive(Debug, Clone)]
-pub(crate) struct Choices {
-    pub(crate) route: RouteSetting,
-    pub(crate) consistency: Consistency,
-    pub(crate) transaction_reads: TransactionReads,
-}
-
 /// One client.
 pub(crate) struct Client {
     pub(crate) counted: Counted,
@@ -197,7 +194,11 @@ pub(crate) struct Client {
     /// The transaction block that is no server's alone.
     pub(crate) block: Option<Block>,
     pub(crate) wrote_at: Option<Instant>,
-    pub(crate) choices: Choices,
+    pub(crate) choices: Chosen,
+    /// The rules that may speak of it.
+    pub(crate) applicable: Applicable,
+    /// The batch at hand is not to be run: the server fails in its place, and the client gets this ErrorResponse.
+    pub(crate) failing: Option<Box<[u8]>>,
     pub(crate) last_route: Option<(Role, Reason)>,
     /// This thread's parts of the pools, by node.
     pub(crate) pools: Vec<Option<LocalPool<ServerConnection>>>,
@@ -209,6 +210,8 @@ pub(crate) enum Next {
     Checkout(Place),
     /// The parked batch needs a primary and there is none.
     AwaitPrimary,
+    /// The parked batch asks for a position that is not known yet.
+    AwaitSample,
     /// The client left, or its connection failed.
     Gone,
     /// The session ends with these words to the client.
@@ -241,6 +244,10 @@ impl Client {
                     Err(end) => break end,
                 },
                 Next::AwaitPrimary => match self.await_primary().await {
+                    Ok(()) => {}
+                    Err(end) => break end,
+                },
+                Next::AwaitSample => match self.await_sample().await {
                     Ok(()) => {}
                     Err(end) => break end,
                 },
@@ -279,6 +286,7 @@ impl Client {
         }
         self.replay.end();
         self.session.drop_batch();
+        self.failing = None;
         self.inbuf.drain(..len.min(self.inbuf.len()));
         self.input = Input::Pending;
         let mut bytes = Vec::new();

@@ -20,6 +20,7 @@ use pgweir_wire::TransactionStatus;
 use crate::block::{BlockStage, FirstOfBlock, Taken};
 use crate::client_task::{Client, Held, Input, Next, Place, Stage, Traces, place_for};
 use crate::fault::Fault;
+use crate::local::Answered;
 use crate::retry::Due;
 
 /// Why the input was not taken to its end, and how far it was.
@@ -110,6 +111,7 @@ impl Client {
         let worker = Rc::clone(self.worker());
         let mut tables = worker.tables.borrow_mut();
         tables.epoch = worker.shared.epoch.load(Ordering::Relaxed);
+        self.follow_rules();
         let mode = self.scan_mode();
         let scan = self
             .session
@@ -219,8 +221,15 @@ impl Client {
         if self.session.must_wait() && !self.is_copy_in() {
             return Ok(Act::Rescan);
         }
+        self.choices.follow(self.session.state.own());
+        if self.failing.is_none()
+            && let Some(fault) = self.refusal(portion)
+            && let Some(act) = self.refuse(&fault, portion)
+        {
+            return Ok(act);
+        }
         if self.session.facts().local_statements > 0 {
-            return Ok(self.act_locally(cx, rest, portion, len));
+            return self.act_locally(cx, rest, len);
         }
         if portion != Portion::Ignored && self.must_move(portion) {
             self.leave_replica();
@@ -270,33 +279,65 @@ impl Client {
             .is_some_and(|held| held.lease.state.session.is_copy_in())
     }
 
+    /// Returns why the batch at hand is refused.
+    fn refusal(&self, portion: Portion) -> Option<Fault> {
+        let facts = self.session.facts();
+        if facts.local_statements == 0 {
+            return self.blocked();
+        }
+        // What is out of a batch is answered only after its end, and a COPY waits for its data.
+        let is_cut =
+            portion != Portion::Batch || self.session.is_in_mid_batch() || self.is_copy_in();
+        let is_mixed = facts.mixes_local() && !self.opens_block_locally();
+        (is_cut || is_mixed).then(Fault::mixed_batch)
+    }
+
+    /// Refuses the batch at hand: at once where no server is concerned, else by letting the server fail when it is sent, so
+    /// that both know what became of the transaction.
+    fn refuse(&mut self, fault: &Fault, portion: Portion) -> Option<Act> {
+        if self.held.is_none() && portion == Portion::Batch {
+            return Some(Act::Fail(fault.clone()));
+        }
+        let mut error = Vec::new();
+        fault.encode(&mut error);
+        self.failing = Some(error.into());
+        // Nothing of it is run, so that none of its effects counts.
+        self.session.void_facts();
+        None
+    }
+
     /// Statements for the proxy: answered when everything before them has been.
     fn act_locally(
         &mut self,
         cx: &mut Context<'_>,
         rest: &[u8],
-        portion: Portion,
         len: usize,
-    ) -> Act {
-        if self.session.is_in_mid_batch() || self.is_copy_in() {
-            // What is out of this batch is answered only after its end, and a COPY waits for its data.
-            return Act::Fail(Fault::mixed_batch());
-        }
+    ) -> Result<Act, Violation> {
         if !self.session.is_settled() {
-            return Act::Park;
-        }
-        if self.session.facts().mixes_local() || portion != Portion::Batch {
-            return Act::Fail(Fault::mixed_batch());
+            return Ok(Act::Park);
         }
         let batch = rest.get(..len).unwrap_or(rest);
-        let status = self.client_status();
         let mut reply = Vec::new();
-        self.answer(batch, status, &mut reply);
+        match self.answer(batch, &mut reply) {
+            Answered::Whole => {}
+            Answered::AwaitsSample => return Ok(Act::Stop(Box::new(Next::AwaitSample))),
+            Answered::Failed(fault) => {
+                let has_server = self.held.is_some();
+                if has_server && self.client_status() == TransactionStatus::InTransaction {
+                    self.out.push(&reply);
+                    let _server_fails = self.refuse(&fault, Portion::Batch);
+                    return self.send(cx, rest, Portion::Batch, len);
+                }
+                fault.encode(&mut reply);
+                let status = self.fail_block();
+                pgweir_wire::backend::ReadyForQuery { status }.encode(&mut reply);
+            }
+        }
         self.session.drop_batch();
-        match self.out.send_slice(&mut self.stream, cx, &reply) {
+        Ok(match self.out.send_slice(&mut self.stream, cx, &reply) {
             Ok(()) => Act::Done,
             Err(_) => Act::Stop(Box::new(Next::Gone)),
-        }
+        })
     }
 
     /// Close, Sync and Flush of a session without a server.
@@ -373,10 +414,18 @@ impl Client {
         let topology = cluster.topology.load();
         let narrowed = self.replay.narrowed(topology, self.identity.read_retries);
         let topology = narrowed.as_ref().unwrap_or(topology);
-        // Whatever it asks for: a replica has just refused it.
-        let facts = &RouteFacts {
-            route: facts.route.filter(|_| !is_replay),
-            ..*facts
+        let rules = worker.rules();
+        let plans = self.session.facts().plans.iter();
+        let facts = match is_replay {
+            // Whatever it asks for: a replica has just refused it.
+            true => &RouteFacts {
+                route: None,
+                ..*facts
+            },
+            false => &RouteFacts {
+                rule: rules.ruling(plans, &self.applicable),
+                ..*facts
+            },
         };
         let session = SessionView {
             held: HeldView::Nothing,
@@ -386,7 +435,8 @@ impl Client {
                 &self.choices.route
             },
             wrote_at: self.wrote_at,
-            consistency: self.choices.consistency,
+            asks: self.choices.asks,
+            consistency: self.identity.consistency,
             splitting: self.identity.splitting,
             session_pooling: self.identity.pool_mode == PoolMode::Session,
         };
@@ -493,6 +543,7 @@ impl Client {
             return Ok(Act::Park);
         }
         self.session.stop_watching();
+        let failing = self.failing.take();
         let is_first = self.is_first_batch();
         self.note_effects();
         let opens_block = is_first && self.block.is_some();
@@ -505,7 +556,7 @@ impl Client {
             self.begin_block_there(is_replica);
         }
         // On the primary what follows a BEGIN is the client's own affair.
-        let watch = match opens_block && !is_replica {
+        let watch = match failing.is_some() || opens_block && !is_replica {
             true => None,
             false => self.watch_for(portion, is_first),
         };
@@ -526,8 +577,13 @@ impl Client {
                 self.session.fail_transaction(&mut gather);
             }
         }
-        self.session
-            .forward(rest, len, &mut server.state.session, &mut gather)?;
+        let state = &mut server.state.session;
+        match failing {
+            Some(error) => self
+                .session
+                .forward_failing(rest, len, error, state, &mut gather)?,
+            None => self.session.forward(rest, len, state, &mut gather)?,
+        }
         if let Some(watch) = watch {
             self.begin_watch(watch, rest.get(..len).unwrap_or(rest));
         }
@@ -633,6 +689,7 @@ impl Client {
     pub(crate) fn fail_here(&mut self, fault: Fault, portion: Portion) -> Result<(), Box<Next>> {
         self.replay.end();
         self.session.drop_batch();
+        self.failing = None;
         // After a Flush the rest of the batch is still to come, and nobody would know where it ends. In a transaction the
         // server would not know that it failed.
         if fault.is_fatal || portion != Portion::Batch || self.held.is_some() {
@@ -676,6 +733,10 @@ fn route_facts(facts: &Facts) -> RouteFacts<'_> {
     let mut route = route_facts_of(plan);
     if let Some(verdict) = facts.verdict {
         route.reason = verdict.reason;
+    }
+    // The hint may stand in another statement of the batch.
+    if let Some(hinted) = &facts.hinted {
+        route = route.hinted(hinted.classified.hint.as_ref());
     }
     let is_more = facts.marks.has(Marks::UNREAD) || facts.marks.has(Marks::UNKNOWN_STATEMENT);
     if is_more && route.is_read() {

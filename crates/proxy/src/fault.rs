@@ -222,6 +222,7 @@ impl Fault {
     /// The router refused.
     pub(crate) fn from_route(error: &RouteError) -> Self {
         let mut fault = Fault::new(error.sqlstate(), error.to_string());
+        fault.detail = error.detail();
         fault.hint = error.hint();
         fault
     }
@@ -302,9 +303,9 @@ impl Fault {
     pub(crate) fn mixed_batch() -> Self {
         Fault::new(
             Sqlstate::FEATURE_NOT_SUPPORTED,
-            "a batch cannot hold both pgweir's own statements and others",
+            "a text or batch cannot hold both pgweir's own statements and others",
         )
-        .hint("Send SET, RESET and SHOW of pgweir.* alone.")
+        .hint("Send SET, RESET and SHOW of pgweir.*, and EXPLAIN ROUTE, on their own.")
     }
 
     /// A setting of ours that does not exist.
@@ -323,6 +324,24 @@ impl Fault {
             format!("invalid value for \"{name}\": \"{value}\""),
         )
         .hint(format!("Valid are {valid}."))
+    }
+
+    /// A setting that can only be shown.
+    pub(crate) fn read_only_setting(name: &str) -> Self {
+        Fault::new(
+            Sqlstate::CANT_CHANGE_RUNTIME_PARAM,
+            format!("parameter \"{name}\" cannot be changed"),
+        )
+    }
+
+    /// A position that the session asks for is not known in time.
+    pub(crate) fn no_position() -> Self {
+        Fault::new(
+            Sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            "the primary's position after the session's last write is not known yet",
+        )
+        .hint("The primary does not answer the monitor; try again.")
+        .by_server()
     }
 
     /// Something that this version does not do.

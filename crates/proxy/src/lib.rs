@@ -10,6 +10,7 @@ mod accept;
 mod block;
 mod cancel;
 mod checkout;
+mod choices;
 mod client_task;
 mod dispatch;
 mod fault;
@@ -21,6 +22,7 @@ mod proxy;
 mod relay;
 mod replication;
 mod retry;
+pub mod rules;
 mod tables;
 mod worker;
 

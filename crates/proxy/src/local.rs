@@ -1,19 +1,26 @@
 //! Statements for the proxy itself: `SET`, `RESET` and `SHOW` of `pgweir.*`, and `EXPLAIN ROUTE`.
+//!
+//! They are answered in both protocols as PostgreSQL would: transactionally, with errors that end the batch, and with a
+//! description of the result for who asks.
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
-use pgweir_model::PinReason;
-use pgweir_route::{Consistency, Held as HeldView, RouteSetting, SessionView, View, explain};
+use pgweir_model::{Lsn, Topology};
+use pgweir_route::{Facts as RouteFacts, Held as HeldView, SessionView, Subject, View, explain};
+use pgweir_session::state::Scope;
+use pgweir_sql::lexer::{Lexer, TokenKind};
 use pgweir_sql::plan::Plan;
-use pgweir_sql::{Discard, LocalCommand};
+use pgweir_sql::{Discard, Fingerprint, LocalCommand, TransactionControl, split};
 use pgweir_wire::backend::{
-    BindComplete, CloseComplete, Column, CommandComplete, DataRow, NoData, ParameterDescription,
-    ParseComplete, ReadyForQuery, RowDescription,
+    BindComplete, CloseComplete, Column, CommandComplete, DataRow, ErrorBuilder, NoData,
+    ParameterDescription, ParseComplete, PortalSuspended, ReadyForQuery, RowDescription, Severity,
 };
-use pgweir_wire::frontend::{Bind, Describe, Parse, Query, Target, tag};
-use pgweir_wire::{Frames, ListBuf, TransactionStatus};
+use pgweir_wire::frontend::{Bind, Close, Describe, Execute, Parse, Query, Target, tag};
+use pgweir_wire::{Frame, Frames, ListBuf, TransactionStatus};
 
+use crate::choices::{Setting, shown_lag};
 use crate::client_task::Client;
 use crate::dispatch::route_facts_of;
 use crate::fault::Fault;
@@ -21,9 +28,29 @@ use crate::fault::Fault;
 /// Object ID of `text`.
 const TEXT: u32 = 25;
 
-/// The settings that exist, for the error about those that do not.
-const KNOWN: &str =
-    "pgweir.route, pgweir.consistency, pgweir.last_route, pgweir.pinned, pgweir.version";
+const EXPLAIN_COLUMNS: [&str; 4] = ["step", "decision", "reason", "detail"];
+
+/// What came of a batch of statements for the proxy.
+pub(crate) enum Answered {
+    /// It is answered to its end.
+    Whole,
+    /// It failed, and so does the transaction. What it had set before is undone; the answers up to there are given.
+    Failed(Fault),
+    /// It asks for a position that is not known yet. Nothing has been done.
+    AwaitsSample,
+}
+
+/// Why a statement has no answer.
+enum Stop {
+    Fault(Fault),
+    AwaitsSample,
+}
+
+impl From<Fault> for Stop {
+    fn from(fault: Fault) -> Self {
+        Stop::Fault(fault)
+    }
+}
 
 /// What a statement of ours returns.
 enum Answer {
@@ -33,52 +60,116 @@ enum Answer {
     Rows(&'static [&'static str], Vec<Vec<String>>, &'static str),
 }
 
-/// A statement of ours in a batch: its plan and its text.
+/// A statement of ours in a batch, and what is left of its result.
 struct Current {
     plan: Rc<Plan>,
     sql: Vec<u8>,
+    parameter_types: Vec<u32>,
+    /// The format of each result column: none (all text), one (for all) or one each.
+    formats: Vec<i16>,
+    /// What is still to be given out, once it has been run.
+    result: Option<Answer>,
+}
+
+impl Current {
+    /// Returns the columns of its result; they depend only on the command.
+    fn columns(&self) -> Option<&'static [&'static str]> {
+        match self.plan.classified.local.as_ref()? {
+            LocalCommand::ShowSetting(name) => {
+                Some(Setting::find(name).map_or(&["?column?"], Setting::columns))
+            }
+            LocalCommand::ExplainRoute => Some(&EXPLAIN_COLUMNS),
+            LocalCommand::SetSetting { .. } | LocalCommand::ResetSetting(_) => None,
+        }
+    }
 }
 
 impl Client {
-    /// Answers a batch of statements for the proxy. `reply` gets all of its replies, errors included.
-    pub(crate) fn answer(&mut self, batch: &[u8], status: TransactionStatus, reply: &mut Vec<u8>) {
+    /// Answers a batch of statements for the proxy.
+    pub(crate) fn answer(&mut self, batch: &[u8], reply: &mut Vec<u8>) -> Answered {
+        let before = self.session.state.own().clone();
+        let had_block = self.block.is_some();
+        let stop = match self.answer_messages(batch, reply) {
+            Ok(()) => return Answered::Whole,
+            Err(stop) => stop,
+        };
+        let in_transaction = self.client_status() != TransactionStatus::Idle;
+        self.session.state.restore_own(before, in_transaction);
+        match stop {
+            Stop::Fault(fault) => Answered::Failed(fault),
+            Stop::AwaitsSample => {
+                reply.clear();
+                if !had_block && self.block.take().is_some() {
+                    self.session.state.abandon();
+                }
+                Answered::AwaitsSample
+            }
+        }
+    }
+
+    fn answer_messages(&mut self, batch: &[u8], reply: &mut Vec<u8>) -> Result<(), Stop> {
         let mut frames = Frames::new(batch);
         let mut current: Option<Current> = None;
-        let mut has_failed = false;
         while let Ok(Some(frame)) = frames.next() {
             match frame.tag {
-                tag::SYNC => ReadyForQuery { status }.encode(reply),
-                _ if has_failed => {}
-                tag::QUERY => {
-                    let outcome = Query::decode(frame.body()).map(|query| self.current(query.sql));
-                    let outcome = outcome.ok().and_then(|current| self.run_local(&current));
-                    has_failed = !put(outcome, true, reply);
+                tag::SYNC => {
+                    let status = self.client_status();
                     ReadyForQuery { status }.encode(reply);
                 }
+                tag::QUERY => self.answer_query(frame, reply)?,
                 tag::PARSE => {
-                    if let Ok(parse) = Parse::decode(frame.body()) {
-                        current = Some(self.current(parse.sql));
-                        self.prepare_local(frame.body(), &parse);
-                        ParseComplete.encode(reply);
-                    }
+                    let parse = Parse::decode(frame.body()).map_err(|_| Fault::mixed_batch())?;
+                    current = Some(self.parsed(&parse));
+                    self.prepare_local(frame.body(), &parse);
+                    ParseComplete.encode(reply);
                 }
                 tag::BIND => {
-                    if let Ok(bind) = Bind::decode(frame.body())
-                        && let Some(sql) = self.session.statement_text(bind.statement)
-                    {
-                        current = Some(self.current(&sql));
-                    }
+                    let bind = Bind::decode(frame.body()).map_err(|_| Fault::mixed_batch())?;
+                    self.bind(&bind, &mut current);
                     BindComplete.encode(reply);
                 }
-                tag::DESCRIBE => has_failed = !self.describe(frame.body(), &mut current, reply),
+                tag::DESCRIBE => self.describe(frame, &mut current, reply),
                 tag::EXECUTE => {
-                    let outcome = current.as_ref().and_then(|current| self.run_local(current));
-                    has_failed = !put(outcome, false, reply);
+                    let current = current.as_mut().ok_or_else(Fault::mixed_batch)?;
+                    self.execute(frame, current, reply)?;
                 }
-                tag::CLOSE => CloseComplete.encode(reply),
+                tag::CLOSE => {
+                    if let Ok(close) = Close::decode(frame.body())
+                        && close.kind == Target::Statement
+                    {
+                        self.session.deallocate(close.name);
+                    }
+                    CloseComplete.encode(reply);
+                }
                 _ => {}
             }
         }
+        Ok(())
+    }
+
+    /// A simple query of one statement or several.
+    fn answer_query(&mut self, frame: Frame<'_>, reply: &mut Vec<u8>) -> Result<(), Stop> {
+        let query = Query::decode(frame.body()).map_err(|_| Fault::mixed_batch())?;
+        self.session.drop_unnamed();
+        let whole = self.current(query.sql);
+        let mut statements = match whole.plan.classified.statements.len() {
+            // With the comments around it, which may hold a hint.
+            1 => vec![whole],
+            _ => split(query.sql)
+                .filter_map(|range| query.sql.get(range))
+                .map(|sql| self.current(sql))
+                .collect(),
+        };
+        for statement in &mut statements {
+            let answer = self.run_local(statement, reply)?;
+            if let Answer::Rows(names, ..) = &answer {
+                put_columns(names, &[], reply);
+            }
+            put_all(&answer, reply);
+        }
+        let status = self.client_status();
+        ReadyForQuery { status }.encode(reply);
+        Ok(())
     }
 
     fn current(&self, sql: &[u8]) -> Current {
@@ -87,6 +178,17 @@ impl Client {
         Current {
             plan,
             sql: sql.to_vec(),
+            parameter_types: parameter_types(sql, &[]),
+            formats: Vec::new(),
+            result: None,
+        }
+    }
+
+    fn parsed(&self, parse: &Parse<'_>) -> Current {
+        let declared: Vec<u32> = parse.parameter_types.iter().collect();
+        Current {
+            parameter_types: parameter_types(parse.sql, &declared),
+            ..self.current(parse.sql)
         }
     }
 
@@ -94,166 +196,200 @@ impl Client {
         let worker = Rc::clone(self.worker());
         let tables = &mut *worker.tables.borrow_mut();
         let tail = body.get(parse.name.len() + 1..).unwrap_or_default();
-        let statement = tables
-            .statements
-            .prepare(tail, parse.sql, self.session.reading(), &mut tables.plans);
+        let statement =
+            tables
+                .statements
+                .prepare(tail, parse.sql, self.session.reading(), &mut tables.plans);
         self.session.define_statement(parse.name, statement);
     }
 
-    /// Describes without running: the shape of a result depends only on the command.
-    fn describe(
-        &mut self,
-        body: &[u8],
-        current: &mut Option<Current>,
-        reply: &mut Vec<u8>,
-    ) -> bool {
-        let Ok(describe) = Describe::decode(body) else {
-            return false;
-        };
-        if describe.kind == Target::Statement {
-            if let Some(sql) = self.session.statement_text(describe.name) {
+    fn bind(&self, bind: &Bind<'_>, current: &mut Option<Current>) {
+        if let Some(sql) = self.session.statement_text(bind.statement) {
+            *current = Some(self.current(&sql));
+        }
+        if let Some(current) = current {
+            current.formats = bind.result_formats.iter().collect();
+        }
+    }
+
+    /// Describes without running.
+    fn describe(&self, frame: Frame<'_>, current: &mut Option<Current>, reply: &mut Vec<u8>) {
+        let of_statement = Describe::decode(frame.body())
+            .ok()
+            .filter(|describe| describe.kind == Target::Statement);
+        if let Some(describe) = of_statement {
+            // What was parsed in this batch knows the declared types.
+            let is_here = |current: &Current, sql: &[u8]| current.sql == sql;
+            if let Some(sql) = self.session.statement_text(describe.name)
+                && !current.as_ref().is_some_and(|c| is_here(c, &sql))
+            {
                 *current = Some(self.current(&sql));
             }
+            let types = current.iter().flat_map(|current| &current.parameter_types);
+            // As many as fit a Parse.
+            let types = ListBuf::collect(types.copied()).unwrap_or_default();
             ParameterDescription {
-                parameter_types: ListBuf::new().as_list(),
+                parameter_types: types.as_list(),
             }
             .encode(reply);
         }
-        let command = current
+        let described = current
             .as_ref()
-            .and_then(|current| current.plan.classified.local.as_ref());
-        match command {
-            Some(LocalCommand::ShowSetting(name)) => columns(&[column_of(name)], reply),
-            Some(LocalCommand::ExplainRoute) => columns(&EXPLAIN_COLUMNS, reply),
-            Some(LocalCommand::SetSetting { .. } | LocalCommand::ResetSetting(_)) | None => {
-                NoData.encode(reply)
-            }
+            .and_then(|current| Some((current.columns()?, current)));
+        match described {
+            Some((names, _)) if of_statement.is_some() => put_columns(names, &[], reply),
+            Some((names, current)) => put_columns(names, &current.formats, reply),
+            None => NoData.encode(reply),
         }
-        true
     }
 
-    fn run_local(&mut self, current: &Current) -> Option<Result<Answer, Fault>> {
-        let plan = Rc::clone(&current.plan);
-        if self
-            .held
-            .as_ref()
-            .is_some_and(|held| held.status() == TransactionStatus::Failed)
-        {
-            return Some(Err(Fault::transaction_is_aborted()));
-        }
-        if let [Discard::Deallocate(name)] = plan.classified.effects.discard.as_slice() {
-            self.session.deallocate(name.as_bytes());
-            return Some(Ok(Answer::Done("DEALLOCATE")));
-        }
-        let command = plan.classified.local.as_ref()?;
-        Some(match command {
-            LocalCommand::ShowSetting(name) => self
-                .show(name)
-                .map(|value| Answer::Rows(one(column_of(name)), vec![vec![value]], "SHOW")),
-            LocalCommand::SetSetting {
-                name,
-                value,
-                local: _,
-            } => self
-                .set(name, value.as_deref())
-                .map(|()| Answer::Done("SET")),
-            LocalCommand::ResetSetting(name) => {
-                self.set(name, None).map(|()| Answer::Done("RESET"))
+    /// Runs a statement, unless that has been done, and gives out as many rows as are asked for.
+    fn execute(
+        &mut self,
+        frame: Frame<'_>,
+        current: &mut Current,
+        reply: &mut Vec<u8>,
+    ) -> Result<(), Stop> {
+        let max_rows = Execute::decode(frame.body()).map_or(0, |execute| execute.max_rows);
+        let answer = match current.result.take() {
+            Some(rest) => rest,
+            None => self.run_local(current, reply)?,
+        };
+        let limit = usize::try_from(max_rows).unwrap_or(0);
+        match answer {
+            Answer::Rows(names, mut rows, command) if limit > 0 && rows.len() > limit => {
+                let rest = rows.split_off(limit);
+                rows.iter().for_each(|row| put_row(row, reply));
+                PortalSuspended.encode(reply);
+                current.result = Some(Answer::Rows(names, rest, command));
             }
-            LocalCommand::ExplainRoute => Ok(self.explain(&current.sql)),
-        })
-    }
-
-    fn show(&self, name: &str) -> Result<String, Fault> {
-        Ok(match name {
-            "pgweir.version" => format!("pgweir {}", env!("CARGO_PKG_VERSION")),
-            "pgweir.route" => self.choices.route.to_string(),
-            "pgweir.consistency" => match self.choices.consistency {
-                Consistency::Session => "session".to_owned(),
-                Consistency::Eventual => "eventual".to_owned(),
-            },
-            "pgweir.last_route" => match self.last_route {
-                Some((role, reason)) => format!("{role} ({reason})"),
-                None => String::new(),
-            },
-            "pgweir.pinned" => self
-                .held
-                .as_ref()
-                .and_then(|held| held.pins.iter().next())
-                .map_or_else(String::new, |pin: PinReason| pin.to_string()),
-            _ => return Err(Fault::unknown_setting(name, KNOWN)),
-        })
-    }
-
-    fn set(&mut self, name: &str, value: Option<&str>) -> Result<(), Fault> {
-        match (name, value) {
-            ("pgweir.route", None) => self.choices.route = RouteSetting::Auto,
-            ("pgweir.route", Some(value)) => {
-                let route = RouteSetting::parse(value);
-                if let RouteSetting::Backend(backend) = &route
-                    && !self
-                        .topology()
-                        .nodes
-                        .iter()
-                        .any(|node| node.name == *backend)
-                {
-                    return Err(Fault::bad_value(
-                        name,
-                        value,
-                        "auto, primary, replica, or the name of a backend",
-                    ));
-                }
-                self.choices.route = route;
-            }
-            ("pgweir.consistency", None) => self.choices.consistency = self.identity.consistency,
-            ("pgweir.consistency", Some(value)) => {
-                self.choices.consistency = match value.to_ascii_lowercase().as_str() {
-                    "session" => Consistency::Session,
-                    "eventual" => Consistency::Eventual,
-                    "strong" => return Err(Fault::not_built("consistency strong")),
-                    _ => return Err(Fault::bad_value(name, value, "session and eventual")),
-                }
-            }
-            ("pgweir.version" | "pgweir.last_route" | "pgweir.pinned", _) => {
-                return Err(Fault::bad_value(
-                    name,
-                    value.unwrap_or("DEFAULT"),
-                    "none: it can only be shown",
-                ));
-            }
-            _ => return Err(Fault::unknown_setting(name, KNOWN)),
+            answer => put_all(&answer, reply),
         }
         Ok(())
     }
 
-    fn explain(&self, sql: &[u8]) -> Answer {
-        let inner = pgweir_sql::explained(sql)
-            .and_then(|range| sql.get(range))
-            .unwrap_or_default();
-        let current = self.current(inner);
-        let classified = &current.plan.classified;
-        let held = match &self.held {
-            Some(held) => match held.pins.iter().next() {
-                Some(pin) => HeldView::Pinned(pin),
-                None => HeldView::Transaction,
+    fn run_local(&mut self, current: &Current, reply: &mut Vec<u8>) -> Result<Answer, Stop> {
+        let plan = Rc::clone(&current.plan);
+        let effects = &plan.classified.effects;
+        if self.client_status() == TransactionStatus::Failed {
+            return Err(Fault::transaction_is_aborted().into());
+        }
+        if let TransactionControl::Begin(modes) = effects.transaction {
+            let command = self.hold_block(modes, &current.sql);
+            return Ok(Answer::Done(command));
+        }
+        if let [Discard::Deallocate(name)] = effects.discard.as_slice() {
+            self.session.deallocate(name.as_bytes());
+            return Ok(Answer::Done("DEALLOCATE"));
+        }
+        let command = plan.classified.local.as_ref();
+        match command.ok_or_else(Fault::mixed_batch)? {
+            LocalCommand::ShowSetting(name) => {
+                let setting = Setting::find(name)?;
+                let value = self.show(setting)?;
+                Ok(Answer::Rows(setting.columns(), vec![vec![value]], "SHOW"))
+            }
+            LocalCommand::SetSetting { name, value, local } => {
+                let scope = match local {
+                    true => Scope::Transaction,
+                    false => Scope::Session,
+                };
+                self.set(name, value.as_deref(), scope, reply)?;
+                Ok(Answer::Done("SET"))
+            }
+            LocalCommand::ResetSetting(name) => {
+                self.set(name, None, Scope::Session, reply)?;
+                Ok(Answer::Done("RESET"))
+            }
+            LocalCommand::ExplainRoute => Ok(self.explain(current)),
+        }
+    }
+
+    fn show(&self, setting: Setting) -> Result<String, Stop> {
+        Ok(match setting {
+            Setting::Version => format!("pgweir {}", env!("CARGO_PKG_VERSION")),
+            Setting::Route => self.choices.route.to_string(),
+            Setting::Consistency => {
+                let chosen = self.choices.asks.consistency;
+                chosen.unwrap_or(self.identity.consistency).to_string()
+            }
+            Setting::MaxLag => {
+                let config = self.worker().shared.config.load();
+                let cluster = config.clusters.get(usize::from(self.identity.cluster));
+                shown_lag(
+                    self.choices.asks.max_lag,
+                    cluster.map(|cluster| cluster.max_lag),
+                )
+            }
+            Setting::TransactionReads => self.choices.transaction_reads.to_string(),
+            Setting::LastRoute => match self.last_route {
+                Some((role, reason)) => format!("{role} ({reason})"),
+                None => String::new(),
             },
-            None => HeldView::Nothing,
+            Setting::Pinned => {
+                let held = self.held.as_ref();
+                let pins = held.into_iter().flat_map(|held| held.pins.iter());
+                pins.map(|pin| pin.name()).collect::<Vec<_>>().join(", ")
+            }
+            Setting::Lsn => position(&self.topology(), self.wrote_at)
+                .ok_or(Stop::AwaitsSample)?
+                .to_string(),
+        })
+    }
+
+    fn set(
+        &mut self,
+        name: &str,
+        value: Option<&str>,
+        scope: Scope,
+        reply: &mut Vec<u8>,
+    ) -> Result<(), Fault> {
+        let setting = Setting::find(name)?;
+        let topology = self.topology();
+        let is_backend = |name: &str| topology.nodes.iter().any(|node| &*node.name == name);
+        self.choices.check(setting, value, is_backend)?;
+        let in_transaction = self.client_status() != TransactionStatus::Idle;
+        if scope == Scope::Transaction && !in_transaction {
+            let message = "SET LOCAL can only be used in transaction blocks";
+            ErrorBuilder::new(Severity::Warning, *b"25P01", message).encode_notice(reply);
+        }
+        let state = &mut self.session.state;
+        state.set_own(setting.name(), value, scope, in_transaction);
+        self.choices.follow(state.own());
+        Ok(())
+    }
+
+    fn explain(&self, current: &Current) -> Answer {
+        let inner = pgweir_sql::explained(&current.sql)
+            .and_then(|range| current.sql.get(range))
+            .unwrap_or_default();
+        let plan = self.current(inner).plan;
+        let rules = self.worker().rules();
+        let mut facts = RouteFacts {
+            reason: plan.verdict(self.session.lens()).reason,
+            ..route_facts_of(&plan)
         };
-        let rows = self.with_view(|view| {
+        // A tool may have put its comment in front of everything.
+        if plan.classified.hint.is_none() {
+            facts = facts.hinted(current.plan.classified.hint.as_ref());
+        }
+        facts.rule = rules.ruling(std::iter::once(&plan), &self.applicable);
+        let held_node = self.held.as_ref().map(|held| usize::from(held.node.node));
+        let steps = self.with_view(|view| {
             let session = SessionView {
-                held,
+                held: self.held_view(&facts),
                 route: &self.choices.route,
                 wrote_at: self.wrote_at,
-                consistency: self.choices.consistency,
+                asks: self.choices.asks,
+                consistency: self.identity.consistency,
                 splitting: self.identity.splitting,
                 session_pooling: self.identity.pool_mode == pgweir_config::PoolMode::Session,
             };
-            let facts = pgweir_route::Facts {
-                reason: current.plan.verdict(self.session.lens()).reason,
-                ..route_facts_of(&current.plan)
+            let subject = Subject {
+                classified: &plan.classified,
+                fingerprint: Fingerprint::of_shape(&plan.shape),
             };
-            let held_node = self.held.as_ref().map(|held| usize::from(held.node.node));
-            explain(classified, &facts, &session, view, held_node)
+            explain(subject, &facts, &session, view, held_node)
         });
         let row = |step: pgweir_route::Step| {
             vec![
@@ -265,9 +401,27 @@ impl Client {
         };
         Answer::Rows(
             &EXPLAIN_COLUMNS,
-            rows.into_iter().map(row).collect(),
+            steps.into_iter().map(row).collect(),
             "EXPLAIN",
         )
+    }
+
+    /// Returns the server connection that the session would have to use for a statement.
+    fn held_view(&self, facts: &RouteFacts<'_>) -> HeldView {
+        let Some(held) = &self.held else {
+            return HeldView::Nothing;
+        };
+        if let Some(pin) = held.pins.iter().next() {
+            return HeldView::Pinned(pin);
+        }
+        if self.identity.pool_mode == pgweir_config::PoolMode::Session {
+            return HeldView::Session;
+        }
+        // A transaction that has only read so far goes to the primary with its first write.
+        match held.status() == TransactionStatus::Idle || (self.is_movable() && !facts.is_read()) {
+            true => HeldView::Nothing,
+            false => HeldView::Transaction,
+        }
     }
 
     fn with_view<T: Default>(&self, act: impl FnOnce(&View<'_>) -> T) -> T {
@@ -284,34 +438,35 @@ impl Client {
     }
 }
 
-const EXPLAIN_COLUMNS: [&str; 4] = ["step", "decision", "reason", "detail"];
-
-/// A result has one column, named as PostgreSQL names that of `SHOW`.
-fn column_of(name: &str) -> &'static str {
-    match name {
-        "pgweir.version" => "pgweir.version",
-        "pgweir.route" => "pgweir.route",
-        "pgweir.consistency" => "pgweir.consistency",
-        "pgweir.last_route" => "pgweir.last_route",
-        "pgweir.pinned" => "pgweir.pinned",
-        _ => "?column?",
-    }
+/// Returns the primary's newest known position, if it was asked for after the session last wrote: then all that the session
+/// has committed lies before it.
+pub(crate) fn position(topology: &Topology, wrote_at: Option<Instant>) -> Option<Lsn> {
+    let primary = topology.primary()?;
+    let asked_at = primary.replayed_through?;
+    let is_behind = wrote_at.is_none_or(|wrote_at| asked_at > wrote_at);
+    is_behind.then_some(primary.position)
 }
 
-fn one(column: &'static str) -> &'static [&'static str] {
-    match column {
-        "pgweir.version" => &["pgweir.version"],
-        "pgweir.route" => &["pgweir.route"],
-        "pgweir.consistency" => &["pgweir.consistency"],
-        "pgweir.last_route" => &["pgweir.last_route"],
-        "pgweir.pinned" => &["pgweir.pinned"],
-        _ => &["?column?"],
-    }
+/// Returns the types of a statement's parameters: as declared, else text.
+fn parameter_types(sql: &[u8], declared: &[u32]) -> Vec<u32> {
+    let number = |token: pgweir_sql::lexer::Token<'_>| {
+        let digits = token.text.strip_prefix(b"$")?;
+        std::str::from_utf8(digits).ok()?.parse::<u16>().ok()
+    };
+    let parameters = Lexer::new(sql).filter(|token| token.kind == TokenKind::Param);
+    let highest = parameters.filter_map(number).max().unwrap_or(0);
+    let count = usize::from(highest).max(declared.len());
+    let of = |index: usize| declared.get(index).copied().filter(|oid| *oid != 0);
+    (0..count).map(|index| of(index).unwrap_or(TEXT)).collect()
 }
 
-fn columns(names: &[&str], reply: &mut Vec<u8>) {
+fn put_columns(names: &[&str], formats: &[i16], reply: &mut Vec<u8>) {
+    let format = |index: usize| match formats {
+        [all] => *all,
+        each => each.get(index).copied().unwrap_or(0),
+    };
     let mut list = ListBuf::new();
-    for name in names {
+    for (index, name) in names.iter().enumerate() {
         // A handful of short names always fits.
         let _fits = list.push(Column {
             name: name.as_bytes(),
@@ -320,7 +475,8 @@ fn columns(names: &[&str], reply: &mut Vec<u8>) {
             type_id: TEXT,
             type_size: -1,
             type_modifier: -1,
-            format: 0,
+            // A text is the same in both formats.
+            format: format(index),
         });
     }
     RowDescription {
@@ -329,39 +485,27 @@ fn columns(names: &[&str], reply: &mut Vec<u8>) {
     .encode(reply);
 }
 
-/// Puts out an answer; `described` where the client has not asked for the columns itself. Returns whether it is no error.
-fn put(outcome: Option<Result<Answer, Fault>>, described: bool, reply: &mut Vec<u8>) -> bool {
-    match outcome {
-        Some(Ok(Answer::Done(command))) => CommandComplete {
-            tag: command.as_bytes(),
+fn put_row(row: &[String], reply: &mut Vec<u8>) {
+    let values = row.iter().map(|value| Some(value.as_bytes()));
+    if let Ok(values) = ListBuf::collect(values) {
+        DataRow {
+            columns: values.as_list(),
         }
-        .encode(reply),
-        Some(Ok(Answer::Rows(names, rows, command))) => {
-            if described {
-                columns(names, reply);
-            }
-            for row in &rows {
-                let values = row.iter().map(|value| Some(value.as_bytes()));
-                if let Ok(values) = ListBuf::collect(values) {
-                    DataRow {
-                        columns: values.as_list(),
-                    }
-                    .encode(reply);
-                }
-            }
-            CommandComplete {
-                tag: command.as_bytes(),
-            }
-            .encode(reply);
-        }
-        Some(Err(fault)) => {
-            fault.encode(reply);
-            return false;
-        }
-        None => {
-            Fault::mixed_batch().encode(reply);
-            return false;
-        }
+        .encode(reply);
     }
-    true
+}
+
+/// Puts out the rows of an answer, if it has any, and its end.
+fn put_all(answer: &Answer, reply: &mut Vec<u8>) {
+    let command = match answer {
+        Answer::Done(command) => command,
+        Answer::Rows(_, rows, command) => {
+            rows.iter().for_each(|row| put_row(row, reply));
+            command
+        }
+    };
+    CommandComplete {
+        tag: command.as_bytes(),
+    }
+    .encode(reply);
 }

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use pgweir_auth::{AuthError, ClientExchange, Method, Request, Step, StoredPassword};
 use pgweir_config::{AuthMethod, Config};
 use pgweir_net::{NetError, Stream};
-use pgweir_route::RouteSetting;
+use pgweir_route::Applicable;
 use pgweir_session::client::Limits;
 use pgweir_session::{ClientSession, ParameterSet, SharedParameters};
 use pgweir_wire::backend::{
@@ -26,7 +26,8 @@ use pgweir_wire::{
 };
 
 use crate::cancel::{Slot, Slots};
-use crate::client_task::{CANCEL_LIMIT, Choices, Client, Identity, Input};
+use crate::choices::{Choices, Chosen, take_startup};
+use crate::client_task::{CANCEL_LIMIT, Client, Identity, Input};
 use crate::fault::Fault;
 use crate::lens::Sight;
 use crate::proxy::Phase;
@@ -415,14 +416,15 @@ async fn begin(
             Err(fault) => Err((fault.into(), stream)),
         };
     }
-    let pairs = startup
-        .parameters
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_str()));
-    let parameters = match ParameterSet::from_startup(pairs) {
-        Ok(entries) => worker.shared.tables.intern(entries),
-        Err(bad) => return Err((Fault::bad_parameter(&bad.name).into(), stream)),
+    let (entries, choices) = match settings(&worker, &identity, &startup) {
+        Ok(read) => read,
+        Err(fault) => return Err((fault.into(), stream)),
     };
+    let application = entries.iter().find(|(name, _)| name == "application_name");
+    identity.application = application
+        .map(|(_, value)| value.as_str().into())
+        .unwrap_or_default();
+    let parameters = worker.shared.tables.intern(entries);
     let reported = match identity.reported(&worker, &parameters).await {
         Ok(reported) => reported,
         Err(fault) => return Err((fault.into(), stream)),
@@ -453,12 +455,32 @@ async fn begin(
         .get(usize::from(client.identity.cluster))
         .filter(|_| client.identity.splitting)
         .map(|cluster| cluster.catalog(&client.identity.server_database, &client.identity.policy));
+    client.choices = Chosen::new(choices);
     let mut bytes = Vec::new();
     welcome(&reported.parameters, process_id, &secret, &mut bytes);
     match client.stream.write_all(&bytes).await {
         Ok(()) => Ok(Some(client)),
         Err(_) => Ok(None),
     }
+}
+
+/// Reads the settings of a startup packet: the server's, and what the session starts with of ours.
+fn settings(
+    worker: &Worker,
+    identity: &Identity,
+    startup: &Startup,
+) -> Result<(Vec<(String, String)>, Choices), Fault> {
+    let pairs = startup
+        .parameters
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()));
+    let mut entries = ParameterSet::from_startup(pairs)
+        .map_err(|bad| Fault::bad_parameter(&bad.name))?;
+    let mut choices = Choices::new(identity.transaction_reads);
+    let topology = worker.topology(identity.cluster);
+    let is_backend = |name: &str| topology.nodes.iter().any(|node| &*node.name == name);
+    take_startup(&mut entries, &mut choices, is_backend)?;
+    Ok((entries, choices))
 }
 
 /// Finds the database that a client asks for.
@@ -508,11 +530,9 @@ impl Client {
             out: pgweir_net::Outgoing::new(),
             inbuf: Vec::new(),
             session: ClientSession::new(limits, parameters, place),
-            choices: Choices {
-                route: RouteSetting::Auto,
-                consistency: identity.consistency,
-                transaction_reads: identity.transaction_reads,
-            },
+            choices: Chosen::new(Choices::new(identity.transaction_reads)),
+            applicable: Applicable::default(),
+            failing: None,
             identity,
             process_id,
             slot,

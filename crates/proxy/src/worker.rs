@@ -13,7 +13,7 @@ use pgweir_cluster::TopologyReader;
 use pgweir_model::{NodeId, PoolKey, Topology};
 use pgweir_net::{StdStream, Stream};
 use pgweir_pool::LocalPool;
-use pgweir_route::{Balancer, Loads};
+use pgweir_route::{Balancer, Loads, RuleSet};
 use pgweir_session::{StatementTable, Tables};
 use pgweir_sql::plan::PlanTable;
 use pgweir_wire::Gather;
@@ -39,6 +39,9 @@ const REAP_PERIOD: Duration = Duration::from_secs(1);
 
 /// Text of prepared statements that one worker keeps per generation.
 const STATEMENT_BYTES_LIMIT: usize = 32 * 1024 * 1024;
+
+/// The generation of the rules that a worker starts with.
+const FIRST_RULES: u64 = 1;
 
 /// A note for a worker, from any thread.
 #[derive(Debug)]
@@ -75,6 +78,11 @@ pub(crate) struct Worker {
     clock: Cell<Instant>,
     /// As last heard: read at every turn of every session, so it is no lock's.
     phase: Cell<Phase>,
+    rules: RefCell<Rc<RuleSet>>,
+    /// That of `rules`; 0 where there are none.
+    rules_generation: Cell<u64>,
+    /// How many sets of rules there have been: the generation of the last.
+    rules_made: Cell<u64>,
 }
 
 /// One cluster as a worker sees it.
@@ -102,6 +110,7 @@ impl Worker {
                 addresses: cluster.backends.iter().map(address).collect(),
             })
         };
+        let rules = crate::rules::compile(&config, FIRST_RULES);
         let worker_number = u16::try_from(index).unwrap_or(u16::MAX);
         let capacity = config.server.statement_cache;
         let tables = Tables {
@@ -125,8 +134,29 @@ impl Worker {
             pools: RefCell::default(),
             clock: Cell::new(Instant::now()),
             phase: Cell::new(Phase::Serving),
+            rules_made: Cell::new(FIRST_RULES),
+            rules_generation: Cell::new(rules.generation()),
+            rules: RefCell::new(Rc::new(rules)),
             shared: Arc::clone(&shared),
         }
+    }
+
+    /// Returns the generation of the rules that hold now; 0 where there are none.
+    pub(crate) fn rules_generation(&self) -> u64 {
+        self.rules_generation.get()
+    }
+
+    /// Returns the rules that hold now.
+    pub(crate) fn rules(&self) -> Rc<RuleSet> {
+        Rc::clone(&self.rules.borrow())
+    }
+
+    /// Takes the rules of the present configuration over.
+    fn apply_rules(&self, config: &pgweir_config::Config) {
+        self.rules_made.set(self.rules_made.get() + 1);
+        let rules = crate::rules::compile(config, self.rules_made.get());
+        self.rules_generation.set(rules.generation());
+        self.rules.replace(Rc::new(rules));
     }
 
     /// Returns the time to within [`CLOCK_PERIOD`], without a look at the clock.
@@ -176,9 +206,10 @@ impl Worker {
         }
     }
 
-    /// Sets the limits of the pools to those of the present configuration.
+    /// Takes the limits of the pools and the rules of the present configuration over.
     fn apply_config(&self) {
         let config = self.shared.config.load();
+        self.apply_rules(&config);
         let pools: Vec<_> = self
             .pools
             .borrow()

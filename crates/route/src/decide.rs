@@ -3,7 +3,8 @@
 //! ## Why
 //! Each step answers one question, and what fails falls towards the primary: a session that must stay where it is, an
 //! explicit instruction, a statement that no reading vouches for, and only then the replicas that may show what the
-//! session must see. A known write never reaches a replica: it is refused instead.
+//! session must see. A known write never reaches a replica: it is refused instead. What a rule blocks is refused before
+//! anything else is asked.
 //!
 //! ## Limits
 //! It does not wait: a read whose write no replica has replayed yet goes to the primary at once. While there is no primary,
@@ -18,7 +19,7 @@ use pgweir_model::{Health, Node, Reason, Role, Topology};
 use crate::balance::{Balancer, Loads};
 use crate::error::RouteError;
 use crate::facts::Facts;
-use crate::session_view::{Consistency, Held, Instruction, SessionView};
+use crate::session_view::{Asks, Consistency, Held, Instruction, SessionView};
 
 /// Where a batch goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +77,14 @@ pub fn decide(
     view: &View<'_>,
     balancer: &mut Balancer,
 ) -> Result<Route, RouteError> {
+    if let Some(rule) = &facts.rule
+        && let Some(message) = rule.block
+    {
+        return Err(RouteError::Blocked {
+            rule: rule.name.into(),
+            message: message.into(),
+        });
+    }
     if facts.reason == Reason::Local {
         return Ok(Route {
             target: Target::Local,
@@ -121,16 +130,32 @@ pub fn decide(
 
 /// Returns the instruction that holds, and the reason that it gives.
 ///
-/// A hint of one statement does not choose the server of a whole session.
+/// A hint stands above what the session set, and that above a rule. A hint of one statement, or a rule about statements, does
+/// not choose the server of a whole session.
 pub(crate) fn instruction<'a>(
     facts: &Facts<'a>,
     session: &SessionView<'a>,
 ) -> Option<(Instruction<'a>, Reason)> {
-    let (instruction, by) = match facts.route {
-        Some(hint) if !session.session_pooling => (hint, Reason::Hint),
-        _ => (session.route.instruction(), Reason::SessionSetting),
+    let rule = || match facts.rule {
+        Some(rule) if rule.is_for_session || !session.session_pooling => rule.route,
+        _ => Instruction::Auto,
+    };
+    let (instruction, by) = match (facts.route, session.route.instruction()) {
+        (Some(hint), _) if !session.session_pooling => (hint, Reason::Hint),
+        (_, Instruction::Auto) => (rule(), Reason::Rule),
+        (_, setting) => (setting, Reason::SessionSetting),
     };
     (instruction != Instruction::Auto).then_some((instruction, by))
+}
+
+/// Returns what is asked of a replica: by the hint, else by the session, else by a rule, else by the database.
+pub(crate) fn asks(facts: &Facts<'_>, session: &SessionView<'_>) -> Asks {
+    let rule = facts.rule.map(|rule| rule.asks).unwrap_or_default();
+    let database = Asks {
+        max_lag: None,
+        consistency: Some(session.consistency),
+    };
+    facts.asks.or(session.asks).or(rule).or(database)
 }
 
 fn follow(
@@ -142,10 +167,10 @@ fn follow(
     balancer: &mut Balancer,
 ) -> Result<Route, RouteError> {
     let refused = RouteError::ReplicaWrite {
-        instruction: if by == Reason::Hint {
-            "the hint"
-        } else {
-            "pgweir.route"
+        instruction: match by {
+            Reason::Hint => "the hint",
+            Reason::Rule => "a rule of the configuration",
+            _ => "pgweir.route",
         },
     };
     match instruction {
@@ -230,12 +255,13 @@ pub(crate) fn standing(
     if node.role.is_none() || node.health != Health::Up {
         return Standing::Down;
     }
-    if !is_within_limit(node, facts, view) {
+    let asks = asks(facts, session);
+    if !is_within_limit(node, asks.max_lag, view) {
         return Standing::Lagging;
     }
     let must_show = session
         .wrote_at
-        .filter(|_| session.consistency == Consistency::Session);
+        .filter(|_| asks.consistency == Some(Consistency::Session));
     match (must_show, node.replayed_through) {
         (None, _) => Standing::Eligible,
         (Some(wrote_at), Some(through)) if through > wrote_at => Standing::Eligible,
@@ -243,7 +269,7 @@ pub(crate) fn standing(
     }
 }
 
-fn is_within_limit(node: &Node, facts: &Facts<'_>, view: &View<'_>) -> bool {
+fn is_within_limit(node: &Node, limit: Option<MaxLag>, view: &View<'_>) -> bool {
     let topology = view.topology;
     if topology
         .expires_at
@@ -255,7 +281,7 @@ fn is_within_limit(node: &Node, facts: &Facts<'_>, view: &View<'_>) -> bool {
         // Behind what? With no primary in sight since the start, reads that work are worth more than none.
         return true;
     }
-    let Some(limit) = facts.max_lag else {
+    let Some(limit) = limit else {
         return node.within_max_lag;
     };
     // What has passed since the snapshot may have been written on the primary.

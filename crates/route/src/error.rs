@@ -13,8 +13,16 @@ pub enum RouteError {
     /// An instruction would send a known write to a replica. The client should drop the instruction.
     #[error("cannot send a statement that writes to replica, as {instruction} asks")]
     ReplicaWrite {
-        /// Where the instruction stood: `the hint` or `pgweir.route`.
+        /// Where the instruction stood: `the hint`, `pgweir.route` or `a rule of the configuration`.
         instruction: &'static str,
+    },
+    /// A rule refuses it. A later attempt is refused as well.
+    #[error("{message}")]
+    Blocked {
+        /// What the rule is called.
+        rule: Arc<str>,
+        /// What it says.
+        message: Arc<str>,
     },
     /// An instruction names a backend that does not answer. A later attempt may succeed.
     #[error("backend \"{name}\" is not available")]
@@ -38,16 +46,32 @@ impl RouteError {
         match self {
             RouteError::NoPrimary | RouteError::BackendDown { .. } => Sqlstate::CANNOT_CONNECT_NOW,
             RouteError::ReplicaWrite { .. } => Sqlstate::READ_ONLY_SQL_TRANSACTION,
+            RouteError::Blocked { .. } => Sqlstate::INSUFFICIENT_PRIVILEGE,
             RouteError::UnknownBackend { .. } => Sqlstate::UNDEFINED_OBJECT,
+        }
+    }
+
+    /// Returns the DETAIL field of the client's error.
+    pub fn detail(&self) -> Option<String> {
+        match self {
+            RouteError::Blocked { rule, .. } => Some(format!(
+                "Rule \"{rule}\" of the proxy's configuration refuses the statement."
+            )),
+            RouteError::NoPrimary
+            | RouteError::ReplicaWrite { .. }
+            | RouteError::BackendDown { .. }
+            | RouteError::UnknownBackend { .. } => None,
         }
     }
 
     /// Returns the HINT field of the client's error.
     pub fn hint(&self) -> Option<String> {
         match self {
-            RouteError::NoPrimary | RouteError::BackendDown { .. } => None,
+            RouteError::NoPrimary | RouteError::BackendDown { .. } | RouteError::Blocked { .. } => {
+                None
+            }
             RouteError::ReplicaWrite { .. } => Some(
-                "Set pgweir.route to auto or primary, or drop the hint from the statement."
+                "Set pgweir.route to primary, or give the statement the hint route=primary."
                     .to_owned(),
             ),
             RouteError::UnknownBackend { nearest, .. } => nearest

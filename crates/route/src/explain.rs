@@ -5,19 +5,23 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
+use pgweir_consistency::MaxLag;
 use pgweir_model::{Health, Node, Reason, Topology};
-use pgweir_sql::Classified;
 use pgweir_sql::classify::Name;
+use pgweir_sql::{Classified, Fingerprint, Hint};
 
 use crate::balance::Balancer;
 use crate::decide::{Standing, Target, View, decide, instruction, standing};
+use crate::error::RouteError;
 use crate::facts::Facts;
-use crate::session_view::{Instruction, SessionView};
+use crate::rules::Ruling;
+use crate::session_view::{Asks, Instruction, SessionView};
 
 /// One row: all text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// What was looked at: `classification`, `tables`, `functions`, `instruction`, `replica`, `route`.
+    /// What was looked at: `classification`, `fingerprint`, `tables`, `functions`, `shards`, `rule`, `instruction`,
+    /// `replica`, `cache`, `route`.
     pub step: &'static str,
     /// What was found; for `route`: `primary`, `replica` or `local`.
     pub decision: Cow<'static, str>,
@@ -27,45 +31,131 @@ pub struct Step {
     pub detail: String,
 }
 
+/// What is explained.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    /// The statement.
+    pub classified: &'a Classified,
+    /// That of its shape.
+    pub fingerprint: Fingerprint,
+}
+
 /// Returns the steps of a decision; exactly one, the last, has step `route`.
 ///
 /// `held_node` is the node of the server connection that the session has, if it has one. A statement that would be
 /// refused has the error in the detail of that row.
 pub fn explain(
-    classified: &Classified,
+    subject: Subject<'_>,
     facts: &Facts<'_>,
     session: &SessionView<'_>,
     view: &View<'_>,
     held_node: Option<usize>,
 ) -> Vec<Step> {
+    let classified = subject.classified;
     let mut steps = vec![classification(facts)];
+    steps.push(plain(
+        "fingerprint",
+        subject.fingerprint.to_string(),
+        String::new(),
+    ));
     steps.extend(names("tables", &classified.tables));
     steps.extend(names("functions", &classified.functions));
-    steps.extend(instruction(facts, session).map(|(asked, by)| Step {
-        step: "instruction",
-        decision: match asked {
-            Instruction::Auto => Cow::Borrowed("auto"),
-            Instruction::Primary => Cow::Borrowed("primary"),
-            Instruction::Replica => Cow::Borrowed("replica"),
-            Instruction::Backend(name) => Cow::Owned(name.to_owned()),
-        },
-        reason: by.name(),
-        detail: String::new(),
-    }));
-    let hint_errors = classified.hint.iter().flat_map(|hint| &hint.errors);
-    steps.extend(hint_errors.map(|error| Step {
-        step: "instruction",
-        decision: Cow::Borrowed("ignored"),
-        reason: Reason::Hint.name(),
-        detail: error.to_string(),
-    }));
+    steps.push(plain("shards", "none", "the database is not sharded"));
+    steps.extend(facts.rule.as_ref().map(rule));
+    steps.extend(asked(facts, session));
+    let ignored = classified.hint.iter().flat_map(ignored);
+    steps.extend(ignored);
     for (index, node) in view.topology.nodes.iter().enumerate() {
         if view.topology.primary != Some(index) {
             steps.push(replica(index, node, facts, session, view));
         }
     }
+    steps.push(plain("cache", "no", "the cache is off"));
     steps.push(route(facts, session, view, held_node));
     steps
+}
+
+fn plain(
+    step: &'static str,
+    decision: impl Into<Cow<'static, str>>,
+    detail: impl Into<String>,
+) -> Step {
+    Step {
+        step,
+        decision: decision.into(),
+        reason: "",
+        detail: detail.into(),
+    }
+}
+
+/// The rule that speaks of the statement, whether or not something stands above it.
+fn rule(rule: &Ruling<'_>) -> Step {
+    let mut says = Vec::new();
+    if rule.block.is_some() {
+        says.push("block".to_owned());
+    }
+    if rule.route != Instruction::Auto {
+        says.push(format!("route = {}", rule.route));
+    }
+    says.extend(asks_as_text(rule.asks));
+    if says.is_empty() {
+        says.push("route = auto".to_owned());
+    }
+    Step {
+        step: "rule",
+        decision: says.join(", ").into(),
+        reason: Reason::Rule.name(),
+        detail: format!("rule \"{}\"", rule.name),
+    }
+}
+
+fn asks_as_text(asks: Asks) -> impl Iterator<Item = String> {
+    let limit = asks.max_lag.map(|limit| match limit {
+        MaxLag::Time(age) => format!("max_lag = {} ms", age.as_millis()),
+        MaxLag::Bytes(bytes) => format!("max_lag = {bytes} bytes"),
+    });
+    let sees = asks
+        .consistency
+        .map(|consistency| format!("consistency = {consistency}"));
+    limit.into_iter().chain(sees)
+}
+
+/// What the hint and the session ask, one row each.
+fn asked(facts: &Facts<'_>, session: &SessionView<'_>) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let mut add = |decision: String, by: Reason| {
+        steps.push(Step {
+            step: "instruction",
+            decision: decision.into(),
+            reason: by.name(),
+            detail: String::new(),
+        });
+    };
+    if let Some((instruction, by)) = instruction(facts, session)
+        && by != Reason::Rule
+    {
+        add(format!("route = {instruction}"), by);
+    }
+    asks_as_text(facts.asks).for_each(|text| add(text, Reason::Hint));
+    asks_as_text(session.asks).for_each(|text| add(text, Reason::SessionSetting));
+    steps
+}
+
+/// What of a hint is not followed.
+fn ignored(hint: &Hint) -> impl Iterator<Item = Step> {
+    let step = |detail: String| Step {
+        step: "instruction",
+        decision: Cow::Borrowed("ignored"),
+        reason: Reason::Hint.name(),
+        detail,
+    };
+    let errors = hint.errors.iter().map(|error| error.to_string());
+    let others = hint.others.iter().map(|(key, _)| match &**key {
+        "cache" => "cache: the cache is off".to_owned(),
+        "shard_key" => "shard_key: the database is not sharded".to_owned(),
+        key => format!("{key}: not used"),
+    });
+    errors.chain(others).map(step)
 }
 
 fn classification(facts: &Facts<'_>) -> Step {
@@ -156,7 +246,10 @@ fn route(
     let decided = match decide(facts, session, view, &mut Balancer::new(0)) {
         Ok(decided) => decided,
         Err(error) => {
-            let by = instruction(facts, session).map_or(facts.reason, |(_, by)| by);
+            let by = match error {
+                RouteError::Blocked { .. } => Reason::Rule,
+                _ => instruction(facts, session).map_or(facts.reason, |(_, by)| by),
+            };
             return step(
                 "primary",
                 by,

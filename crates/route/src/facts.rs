@@ -3,9 +3,10 @@
 use pgweir_consistency::MaxLag;
 use pgweir_model::Reason;
 use pgweir_sql::Classified;
-use pgweir_sql::hint::{self, HintRoute};
+use pgweir_sql::hint::{self, Hint, HintConsistency, HintRoute};
 
-use crate::session_view::Instruction;
+use crate::rules::Ruling;
+use crate::session_view::{Asks, Consistency, Instruction};
 
 /// A batch as the decision sees it. Copied rather than built on the heap: one is made for every batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,8 +16,10 @@ pub struct Facts<'a> {
     pub reason: Reason,
     /// The `route` of its hint, if it has one.
     pub route: Option<Instruction<'a>>,
-    /// The `max_lag` of its hint, in place of the cluster's.
-    pub max_lag: Option<MaxLag>,
+    /// The `max_lag` and the `consistency` of its hint.
+    pub asks: Asks,
+    /// What the operator's rules say of it.
+    pub rule: Option<Ruling<'a>>,
     /// Whether its shape failed on a replica before with an error that only recovery raises.
     pub learned: bool,
 }
@@ -27,22 +30,38 @@ impl<'a> Facts<'a> {
         Facts {
             reason,
             route: None,
-            max_lag: None,
+            asks: Asks::default(),
+            rule: None,
             learned: false,
         }
     }
 
     /// Returns the facts of one text; `learned` is the memory of its shape.
     pub fn of(classified: &'a Classified, learned: bool) -> Self {
-        let hint = classified.hint.as_ref();
         Facts {
-            reason: classified.reason,
-            route: hint.and_then(|hint| hint.route.as_ref()).map(instruction),
-            max_lag: hint.and_then(|hint| hint.max_lag).map(|limit| match limit {
-                hint::MaxLag::Age(age) => MaxLag::Time(age),
-                hint::MaxLag::Bytes(bytes) => MaxLag::Bytes(bytes),
-            }),
             learned,
+            ..Facts::new(classified.reason)
+        }
+        .hinted(classified.hint.as_ref())
+    }
+
+    /// Returns the same with what a hint asks.
+    #[must_use]
+    pub fn hinted(self, hint: Option<&'a Hint>) -> Self {
+        let Some(hint) = hint else { return self };
+        Facts {
+            route: hint.route.as_ref().map(instruction),
+            asks: Asks {
+                max_lag: hint.max_lag.map(|limit| match limit {
+                    hint::MaxLag::Age(age) => MaxLag::Time(age),
+                    hint::MaxLag::Bytes(bytes) => MaxLag::Bytes(bytes),
+                }),
+                consistency: hint.consistency.map(|word| match word {
+                    HintConsistency::Session => Consistency::Session,
+                    HintConsistency::Eventual => Consistency::Eventual,
+                }),
+            },
+            ..self
         }
     }
 
@@ -60,7 +79,8 @@ impl<'a> Facts<'a> {
         Facts {
             reason,
             route: self.route.or(next.route),
-            max_lag: self.max_lag.or(next.max_lag),
+            asks: self.asks.or(next.asks),
+            rule: self.rule.or(next.rule),
             learned: self.learned || next.learned,
         }
     }

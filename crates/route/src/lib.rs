@@ -10,6 +10,7 @@ pub mod decide;
 pub mod error;
 pub mod explain;
 pub mod facts;
+pub mod rules;
 pub mod session_view;
 
 #[cfg(test)]
@@ -18,6 +19,7 @@ mod testing;
 pub use balance::{Balancer, Loads};
 pub use decide::{Route, Target, View, decide};
 pub use error::RouteError;
-pub use explain::{Step, explain};
+pub use explain::{Step, Subject, explain};
 pub use facts::Facts;
-pub use session_view::{Consistency, Held, Instruction, RouteSetting, SessionView};
+pub use rules::{Applicable, Login, Rule, RuleSet, Ruling};
+pub use session_view::{Asks, Consistency, Held, Instruction, RouteSetting, SessionView};

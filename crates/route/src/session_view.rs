@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
+use pgweir_consistency::MaxLag;
 use pgweir_model::PinReason;
 
 /// What a session is to the router at the moment of a decision.
@@ -15,7 +16,9 @@ pub struct SessionView<'a> {
     pub route: &'a RouteSetting,
     /// When its last writing transaction ended (its ReadyForQuery arrived); `None` if it has written nothing.
     pub wrote_at: Option<Instant>,
-    /// What its reads may see.
+    /// What it chose for its reads: its `pgweir.max_lag` and `pgweir.consistency`.
+    pub asks: Asks,
+    /// What the reads of its database may see where nobody asks for something else.
     pub consistency: Consistency,
     /// Whether reads of this database go to replicas at all: `splitting = "on"`.
     pub splitting: bool,
@@ -47,6 +50,26 @@ pub enum Consistency {
     Eventual,
 }
 
+/// What somebody wants of the replicas that take a read: a hint, a session, or a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Asks {
+    /// How far they may be behind, in place of the cluster's `max_lag`.
+    pub max_lag: Option<MaxLag>,
+    /// What they must show.
+    pub consistency: Option<Consistency>,
+}
+
+impl Asks {
+    /// Returns these wishes, and those of `other` where there are none.
+    #[must_use]
+    pub fn or(self, other: Asks) -> Asks {
+        Asks {
+            max_lag: self.max_lag.or(other.max_lag),
+            consistency: self.consistency.or(other.consistency),
+        }
+    }
+}
+
 /// An explicit instruction where it stands: [`RouteSetting`] borrowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Instruction<'a> {
@@ -58,6 +81,17 @@ pub enum Instruction<'a> {
     Replica,
     /// The backend of this name.
     Backend(&'a str),
+}
+
+impl fmt::Display for Instruction<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Instruction::Auto => "auto",
+            Instruction::Primary => "primary",
+            Instruction::Replica => "replica",
+            Instruction::Backend(name) => name,
+        })
+    }
 }
 
 /// The value of `pgweir.route`, as a session keeps it.
@@ -100,14 +134,18 @@ impl RouteSetting {
     }
 }
 
-impl fmt::Display for RouteSetting {
+impl fmt::Display for Consistency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            RouteSetting::Auto => "auto",
-            RouteSetting::Primary => "primary",
-            RouteSetting::Replica => "replica",
-            RouteSetting::Backend(name) => name,
+            Consistency::Session => "session",
+            Consistency::Eventual => "eventual",
         })
+    }
+}
+
+impl fmt::Display for RouteSetting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.instruction().fmt(f)
     }
 }
 

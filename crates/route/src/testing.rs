@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use pgweir_model::{Health, Lsn, Node, NodeId, Role, Topology};
 
-use crate::session_view::{Consistency, Held, RouteSetting, SessionView};
+use crate::session_view::{Asks, Consistency, Held, RouteSetting, SessionView};
 
 /// Returns a healthy cluster: `pg1` is the primary, `pg2`, `pg3`, ... are caught-up replicas of these weights.
 pub(crate) fn cluster(weights: &[u32], now: Instant) -> Topology {
@@ -53,6 +53,7 @@ pub(crate) fn session(route: &RouteSetting) -> SessionView<'_> {
         held: Held::Nothing,
         route,
         wrote_at: None,
+        asks: Asks::default(),
         consistency: Consistency::Session,
         splitting: true,
         session_pooling: false,

@@ -85,6 +85,16 @@ pub struct ClientSession {
     pub(crate) is_restore_due: bool,
     /// Part of a batch has been forwarded, its end has not.
     pub(crate) is_open: bool,
+    kept: Kept,
+}
+
+/// Which plans of a batch are kept for those who look at them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    /// The one that decides, and the first with a hint.
+    Deciding,
+    /// All.
+    All,
 }
 
 /// The part of the client's present message that is still to come.
@@ -186,12 +196,25 @@ impl ClientSession {
             probe: Probe::None,
             is_restore_due: false,
             is_open: false,
+            kept: Kept::Deciding,
         }
     }
 
     /// Returns what the batch at hand asks for. Valid between `scan` and `forward`, `answer_locally` or `drop_batch`.
     pub fn facts(&self) -> &Facts {
         &self.batch.facts
+    }
+
+    /// Says whether [`Facts::plans`] is to hold all plans of a batch.
+    pub fn keep_plans(&mut self, keep: bool) {
+        self.kept = if keep { Kept::All } else { Kept::Deciding };
+    }
+
+    /// Forgets what the batch at hand would do: it is not going to run.
+    pub fn void_facts(&mut self) {
+        let mut facts = Facts::default();
+        facts.marks.set(Marks::NEEDS_SERVER);
+        self.batch.facts = facts;
     }
 
     /// Forgets what `scan` found: the batch is scanned again, or not served.

@@ -11,9 +11,13 @@
 //! A transaction's own settings and savepoints are also written down as text, so that a transaction that began on a replica
 //! can be opened again on the primary.
 
+mod own;
+
 use std::sync::Arc;
 
 use pgweir_sql::{StateEvent, StateStatement};
+
+pub use own::{Own, Scope};
 
 use crate::parameters::{ParameterSet, SharedParameters, Value};
 
@@ -127,6 +131,8 @@ struct Moment {
     local: Vec<(Box<str>, Overlay)>,
     /// Of these, what was set to the default, which is what the session came with.
     local_defaults: Vec<Box<str>>,
+    /// The proxy's own settings.
+    own: Own,
 }
 
 #[derive(Debug)]
@@ -220,6 +226,37 @@ impl State {
     /// Returns how many `SET LOCAL` hold: they come and go one by one.
     pub fn local_count(&self) -> usize {
         self.now.local.len()
+    }
+
+    /// Returns the proxy's own settings as they hold now.
+    pub fn own(&self) -> &Own {
+        &self.now.own
+    }
+
+    /// Sets one of the proxy's own, `None` for the session's default; `in_transaction` if a ROLLBACK undoes that. Outside of
+    /// one nothing is left of what would hold until its end.
+    pub fn set_own(
+        &mut self,
+        name: &str,
+        value: Option<&str>,
+        scope: Scope,
+        in_transaction: bool,
+    ) {
+        if in_transaction {
+            self.now.own.set(name, value, scope);
+            self.is_moving = true;
+        } else if scope == Scope::Session {
+            self.now.own.set(name, value, scope);
+            self.base.own = self.now.own.clone();
+        }
+    }
+
+    /// Puts back what the proxy's own settings were: the batch that set them has failed.
+    pub fn restore_own(&mut self, own: Own, in_transaction: bool) {
+        if !in_transaction {
+            self.base.own = own.clone();
+        }
+        self.now.own = own;
     }
 
     /// Returns what `SET LOCAL` has put over a setting.
@@ -341,11 +378,13 @@ impl State {
                     self.journal.push((Step::Setting, sql.into()));
                 }
                 self.now.local.clear();
+                self.now.own.reset();
                 self.now.wanted = self.now.wanted.reset_all(&self.startup);
                 self.now.carried = self.now.carried.reset_all(&ParameterSet::default());
             }
             Action::DiscardAll => {
                 self.has_discarded = true;
+                self.now.own.reset();
                 self.now.wanted = Arc::clone(&self.startup);
                 self.now.carried = SharedParameters::default();
             }
@@ -392,6 +431,7 @@ impl State {
         if is_commit {
             self.now.local.clear();
             self.now.local_defaults.clear();
+            self.now.own.commit();
             self.base = self.now.clone();
         } else {
             self.now = self.base.clone();
@@ -449,6 +489,14 @@ impl State {
         if !self.is_moving {
             return;
         }
+        self.end(true, false);
+        self.is_moving = false;
+    }
+
+    /// Takes the COMMIT of a transaction that no server has seen into account.
+    pub fn commit_unseen(&mut self) {
+        self.now.carried = Arc::clone(&self.base.carried);
+        self.now.wanted = Arc::clone(&self.base.wanted);
         self.end(true, false);
         self.is_moving = false;
     }

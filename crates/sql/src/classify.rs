@@ -26,7 +26,7 @@ pub struct Classified {
     pub statements: SmallVec<[Statement; 1]>,
     /// What its hint comments say.
     pub hint: Option<Hint>,
-    /// Set when the whole text is one statement for the proxy.
+    /// Set when the whole text is one statement for the proxy; see [`Classified::is_local`] for several.
     pub local: Option<LocalCommand>,
     /// The relations that it names, without duplicates, in order of the text. References to common table expressions are left
     /// out, but for those to a later one of the same `WITH RECURSIVE`.
@@ -134,6 +134,17 @@ impl Classified {
             })
     }
 
+    /// Returns whether the proxy answers all of its statements itself.
+    pub fn is_local(&self) -> bool {
+        self.reason == Reason::Local
+    }
+
+    /// Returns whether the proxy answers some of its statements and a server the others, so that neither can run the text.
+    pub fn mixes_local(&self) -> bool {
+        let is_local = |statement: &Statement| statement.reason == Reason::Local;
+        self.reason != Reason::Local && self.statements.iter().any(is_local)
+    }
+
     /// Returns whether it is known to write: an instruction cannot send it to a replica.
     pub fn is_known_write(&self) -> bool {
         matches!(self.reason, Reason::Write | Reason::RowLock)
@@ -145,7 +156,7 @@ impl Classified {
 pub struct Statement {
     /// What it is.
     pub kind: StatementKind,
-    /// What it alone would be classified as.
+    /// What it alone would be classified as: [`Reason::Local`] where the proxy answers it.
     pub reason: Reason,
 }
 
@@ -317,7 +328,10 @@ impl Merged {
         let read = statement::read(text, Tokens(tokens));
         self.statements.push(Statement {
             kind: read.kind,
-            reason: read.findings.reason,
+            reason: match read.local {
+                Some(_) => Reason::Local,
+                None => read.findings.reason,
+            },
         });
         self.local = read.local;
         let more = read.findings;
@@ -355,7 +369,8 @@ impl Merged {
     }
 
     fn finish(mut self, hint: Option<Hint>) -> Classified {
-        // In a longer text the command would have to be answered amid the replies of a server.
+        let is_local = |statement: &Statement| statement.reason == Reason::Local;
+        let all_local = !self.statements.is_empty() && self.statements.iter().all(is_local);
         if self.statements.len() > 1 {
             self.local = None;
             self.findings.effects.transaction = sequence(&self.controls);
@@ -368,13 +383,10 @@ impl Merged {
             functions,
             names,
         } = self.findings;
-        if self.local.is_some() {
+        if all_local {
             reason = Reason::Local;
             rest = Verdict::because(reason);
             effects = Effects::default();
-            self.statements
-                .iter_mut()
-                .for_each(|statement| statement.reason = Reason::Local);
         }
         Classified {
             reason,

@@ -12,6 +12,8 @@ pub struct Hint {
     pub route: Option<HintRoute>,
     /// `max_lag=`: how stale a replica may be for this text.
     pub max_lag: Option<MaxLag>,
+    /// `consistency=`: what the text may see.
+    pub consistency: Option<HintConsistency>,
     /// The keys known but not used here (`cache`, `shard_key`), with their values.
     pub others: Vec<(Box<str>, Box<str>)>,
     /// What could not be understood, one sentence each, for the operator.
@@ -29,6 +31,15 @@ pub enum HintRoute {
     Replica,
     /// The backend of this name.
     Backend(Box<str>),
+}
+
+/// The value of `consistency=`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HintConsistency {
+    /// Every write that the session committed.
+    Session,
+    /// A state at most `max_lag` old.
+    Eventual,
 }
 
 /// A limit on how far a replica may be behind.
@@ -84,10 +95,20 @@ impl Hint {
                     format!("max_lag: {value:?} is neither a time nor a size with a unit").into(),
                 ),
             },
+            "consistency" => match value.to_ascii_lowercase().as_str() {
+                "session" => self.consistency = Some(HintConsistency::Session),
+                "eventual" => self.consistency = Some(HintConsistency::Eventual),
+                "strong" => self
+                    .errors
+                    .push("consistency: strong is not built in this version".into()),
+                _ => self.errors.push(
+                    format!("consistency: {value:?} is neither session nor eventual").into(),
+                ),
+            },
             "cache" | "shard_key" => self.others.push((key.into(), value.into())),
             _ => self.errors.push(
                 format!(
-                    "{key:?} is not a hint; the known ones are route, max_lag, cache, shard_key"
+                    "{key:?} is not a hint; the known ones are route, max_lag, consistency, cache, shard_key"
                 )
                 .into(),
             ),
@@ -171,6 +192,24 @@ mod tests {
             ]
         );
         assert!(read.errors.is_empty());
+    }
+
+    #[test]
+    fn consistency_is_one_of_two_words() {
+        let of = |text: &str| {
+            let read = hint(text).unwrap();
+            (read.consistency, read.errors.len())
+        };
+        assert_eq!(
+            of("/* pgweir: consistency=Eventual */"),
+            (Some(HintConsistency::Eventual), 0)
+        );
+        assert_eq!(
+            of("-- pgweir: consistency = session"),
+            (Some(HintConsistency::Session), 0)
+        );
+        assert_eq!(of("/* pgweir: consistency=strong */"), (None, 1));
+        assert_eq!(of("/* pgweir: consistency=none */"), (None, 1));
     }
 
     #[test]

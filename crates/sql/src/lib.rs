@@ -19,11 +19,13 @@
 //! | [`catalog`] | the rows of the system catalogs to what every name may do |
 //! | [`verdict`] | what the catalog makes of its names |
 //! | [`plan`] | known shapes |
+//! | [`fingerprint`] | a shape's name for people |
 #![forbid(unsafe_code)]
 
 pub mod catalog;
 pub mod classify;
 pub mod effects;
+pub mod fingerprint;
 mod functions;
 pub mod hidden;
 pub mod hint;
@@ -43,8 +45,9 @@ pub use classify::{Classified, LocalCommand, Name, Statement, StatementKind, cla
 pub use effects::{
     Discard, Effects, Isolation, PinSet, SavepointCommand, TransactionControl, TransactionModes,
 };
-pub use hint::{Hint, HintRoute, MaxLag};
-pub use plan::{Plan, PlanTable};
+pub use fingerprint::{Fingerprint, NotAFingerprint};
+pub use hint::{Hint, HintConsistency, HintRoute, MaxLag};
+pub use plan::{Memo, Plan, PlanTable};
 pub use session_statements::{Setting, StateEvent, StateStatement, state_statements};
 pub use shape::{Shape, Shaper};
 pub use split::{explained, split};

@@ -25,8 +25,10 @@ pub struct Plan {
     pub classified: Classified,
     /// Set once a text of this shape failed on a replica with an error that only recovery raises.
     pub learned_primary: Cell<bool>,
-    /// The shape itself: the text with its literals normalised. Empty when it is too long to be kept.
+    /// The shape itself: the text with its literals normalised.
     pub shape: Box<[u8]>,
+    /// Which of the configured rules speak of it, as the router last found.
+    pub rules: Memo,
     /// Its verdicts under the lenses that looked last: one, and another while a snapshot is replaced or two search paths are
     /// in use. More would only help those who use three for one shape.
     remembered: RefCell<[Option<Remembered>; 2]>,
@@ -51,6 +53,24 @@ impl Plan {
             *place = Some(Remembered::new(catalog, lens, verdict));
         }
         verdict
+    }
+}
+
+/// A list that somebody worked out about a plan, for as long as what it was worked out from stays the same.
+#[derive(Debug, Default)]
+pub struct Memo {
+    generation: Cell<u64>,
+    list: RefCell<Rc<[u16]>>,
+}
+
+impl Memo {
+    /// Returns the list of this generation, worked out by `make` where it is of another; a generation is never 0.
+    pub fn of(&self, generation: u64, make: impl FnOnce() -> Rc<[u16]>) -> Rc<[u16]> {
+        if self.generation.get() != generation {
+            self.list.replace(make());
+            self.generation.set(generation);
+        }
+        Rc::clone(&self.list.borrow())
     }
 }
 
@@ -116,8 +136,10 @@ impl PlanTable {
         let plan = Rc::new(Plan {
             classified: classify_shape(text),
             learned_primary: Cell::new(false),
-            shape: if kept { text.into() } else { Box::default() },
             remembered: RefCell::default(),
+            // Rules may speak of a long one, too: it lives no longer than whoever uses it.
+            shape: text.into(),
+            rules: Memo::default(),
         });
         if kept {
             self.insert(Entry {
@@ -238,6 +260,41 @@ mod tests {
         assert_eq!(table.len(), 1);
         drop(table.get(&text(SHAPE_BYTES_LIMIT + 1)));
         assert_eq!(table.len(), 1);
+    }
+
+    #[test]
+    fn texts_with_different_hints_never_share_a_plan() {
+        let mut table = PlanTable::new(64);
+        let texts = [
+            "SELECT a FROM t",
+            "/* pgweir: route=primary */ SELECT a FROM t",
+            "/* pgweir: route=replica */ SELECT a FROM t",
+            "SELECT a FROM t /* pgweir: route=primary */",
+            "SELECT a /* pgweir: route=primary */ FROM t",
+            "SELECT a FROM t -- pgweir: route=primary",
+            "-- pgweir: route=primary\nSELECT a FROM t",
+            "-- pgweir: max_lag=2s\nSELECT a FROM t",
+            "-- pgweir: max_lag=3s\nSELECT a FROM t",
+            "/* pgweir: consistency=eventual */ SELECT a FROM t",
+            "/* pgweir: consistency=session */ SELECT a FROM t",
+        ];
+        let plans: Vec<_> = texts.iter().map(|text| table.get(text.as_bytes())).collect();
+        for (index, plan) in plans.iter().enumerate() {
+            let hint = crate::classify(texts[index].as_bytes()).hint;
+            assert_eq!(plan.classified.hint, hint, "{}", texts[index]);
+            assert_eq!(hint.is_some(), index > 0);
+            for other in plans.iter().skip(index + 1) {
+                assert!(!Rc::ptr_eq(plan, other), "{}", texts[index]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_memo_is_made_anew_for_another_generation_only() {
+        let memo = Memo::default();
+        assert_eq!(*memo.of(1, || Rc::new([7])), [7]);
+        assert_eq!(*memo.of(1, || unreachable!()), [7]);
+        assert_eq!(*memo.of(2, || Rc::new([])), []);
     }
 
     #[test]

@@ -196,7 +196,7 @@ impl Classified {
 
     /// Returns whether any catalog could change what it is.
     pub(crate) fn asks_catalog(&self) -> bool {
-        self.local.is_none()
+        !self.is_local()
             && (self.blind_verdict() != self.rest
                 || !self.tables.is_empty()
                 || !self.functions.is_empty()

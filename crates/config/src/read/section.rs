@@ -160,6 +160,11 @@ impl<'r, 'i> Section<'r, 'i> {
         self.left.iter().any(|(name, ..)| *name == key)
     }
 
+    /// Returns whether anything is left to be taken.
+    pub(super) fn has_any(&self) -> bool {
+        !self.left.is_empty()
+    }
+
     /// Returns where the value of a key stands that was not taken yet; else where the table begins.
     pub(super) fn place_of(&self, key: &str) -> usize {
         let entry = self.left.iter().find(|(name, ..)| *name == key);
@@ -170,6 +175,11 @@ impl<'r, 'i> Section<'r, 'i> {
     pub(super) fn problem(&self, at: usize, key: &str, wrong: Wrong) {
         self.reader
             .problem(at, format!("{} {key}", self.label), wrong);
+    }
+
+    /// Notes a problem with the table as a whole.
+    pub(super) fn whole_problem(&self, at: usize, wrong: Wrong) {
+        self.reader.problem(at, self.label.clone(), wrong);
     }
 
     /// Takes the value of a key.
@@ -223,6 +233,15 @@ impl<'r, 'i> Section<'r, 'i> {
         if !self.has(key) {
             self.problem(self.at, key, Wrong::new("missing"));
         }
+        self.get(key, convert)
+    }
+
+    /// Takes a setting that may be absent.
+    pub(super) fn optional<T>(
+        &mut self,
+        key: &str,
+        convert: impl Fn(&Setting, &DeValue<'_>) -> Result<T, Wrong>,
+    ) -> Option<T> {
         self.get(key, convert)
     }
 

@@ -8,6 +8,7 @@ use pgweir_model::catalog::FunctionName;
 use toml::de::DeValue;
 
 use crate::reference::{self, Kind, Setting, Zero};
+use crate::rules::{Pattern, RuleKind, TableName};
 use crate::settings::{
     AuthMethod, BackendRole, Consistency, DEFAULT_LISTEN_PORT, ForeignTables, PoolMode, Splitting,
     TransactionReads,
@@ -60,6 +61,7 @@ word!(
     Consistency::Session,
     ForeignTables::Primary,
     PoolMode::Session,
+    RuleKind::Select,
     Splitting::Off,
     TransactionReads::Primary
 );
@@ -153,6 +155,85 @@ pub(super) fn duration(setting: &Setting, value: &DeValue<'_>) -> Result<Duratio
         }
         Some(duration) => Ok(duration),
     }
+}
+
+/// Reads a list of tables, each written as in SQL.
+pub(super) fn tables(value: &DeValue<'_>) -> Result<Vec<TableName>, Wrong> {
+    let what = "a list of tables, as in [\"orders\", \"app.users\"]";
+    let DeValue::Array(entries) = value else {
+        return Err(expected(what, value));
+    };
+    if entries.is_empty() {
+        return Err(expected(what, value));
+    }
+    entries
+        .iter()
+        .map(|entry| {
+            let written = text(entry.get_ref())?;
+            table(written).ok_or_else(|| {
+                Wrong::new(format!(
+                    "{written:?} is no table: expected name or schema.name"
+                ))
+            })
+        })
+        .collect()
+}
+
+/// Reads `name` or `schema.name`, folded as the server does: to lower case, but for what stands in double quotes.
+fn table(written: &str) -> Option<TableName> {
+    let mut parts: Vec<String> = vec![String::new()];
+    let mut chars = written.chars().peekable();
+    let mut is_quoted = false;
+    while let Some(c) = chars.next() {
+        let part = parts.last_mut()?;
+        match c {
+            '"' if is_quoted && chars.peek() == Some(&'"') => {
+                part.push('"');
+                chars.next();
+            }
+            '"' => is_quoted = !is_quoted,
+            '\0' => return None,
+            c if is_quoted => part.push(c),
+            '.' => parts.push(String::new()),
+            c if c.is_alphanumeric() || c == '_' || c == '$' => part.push(c.to_ascii_lowercase()),
+            _ => return None,
+        }
+    }
+    if is_quoted || parts.iter().any(String::is_empty) {
+        return None;
+    }
+    match parts.as_slice() {
+        [name] => Some((None, name)),
+        [schema, name] => Some((Some(schema.as_str().into()), name)),
+        _ => None,
+    }
+    .map(|(schema, name)| TableName {
+        schema,
+        name: name.as_str().into(),
+    })
+}
+
+/// Reads a regular expression.
+pub(super) fn pattern(value: &DeValue<'_>) -> Result<Pattern, Wrong> {
+    Pattern::new(text(value)?).map_err(|error| {
+        // The last line says what is wrong; those before it draw an arrow.
+        let text = error.to_string();
+        let last = text.lines().last().unwrap_or_default();
+        let last = last.strip_prefix("error: ").unwrap_or(last);
+        Wrong::new(format!("is no regular expression: {last}"))
+    })
+}
+
+/// Reads the fingerprint of a shape.
+pub(super) fn fingerprint(value: &DeValue<'_>) -> Result<u64, Wrong> {
+    let written = text(value)?;
+    let is_hex = written.len() == 16 && written.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let read = u64::from_str_radix(written, 16).ok().filter(|_| is_hex);
+    read.ok_or_else(|| {
+        Wrong::new(format!(
+            "{written:?} is not 16 hexadecimal digits, as pgweir route prints them"
+        ))
+    })
 }
 
 pub(super) fn max_lag(value: &DeValue<'_>) -> Result<MaxLag, Wrong> {

@@ -52,7 +52,7 @@ fn unknown_keys_are_named_with_their_neighbour() {
 #[test]
 fn what_is_not_built_is_told_apart_from_what_is_unknown() {
     let text = format!(
-        "{CLUSTER}dns_ttl = '30s'\n[http]\nlisten = 'x'\n[[rules]]\n[databases.app]\nconsistency = 'strong'\n\
+        "{CLUSTER}dns_ttl = '30s'\n[http]\nlisten = 'x'\n[cache]\n[databases.app]\nconsistency = 'strong'\n\
          transaction_reads = 'until_commit'\nsplitting = 'observe'\nshards = ['a']\n[server.tls]\nmode = 'allow'\n\
          [auth]\nmethod = 'cert'\nquery = 'x'"
     );
@@ -61,7 +61,7 @@ fn what_is_not_built_is_told_apart_from_what_is_unknown() {
         &[
             "f:3: [clusters.main] dns_ttl: is not built in this version",
             "f:4: http: is not built in this version",
-            "f:6: rules: is not built in this version",
+            "f:6: cache: is not built in this version",
             "f:8: [databases.app] consistency: \"strong\" is not built in this version; use session, eventual",
             "f:9: [databases.app] transaction_reads: \"until_write\" is not built in this version; use primary",
             "f:10: [databases.app] splitting: \"observe\" is not built in this version; use off, on",

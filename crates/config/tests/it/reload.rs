@@ -126,6 +126,9 @@ fn with_setting(given: Option<(&Setting, &str)>) -> Config {
         ),
         (Table::Database, "[databases.app]"),
         (Table::User, "[[users]]\nname = 'app'\npassword = 'x'"),
+        (Table::Rule, "[[rules]]\nname = 'one'"),
+        (Table::RuleMatch, "[rules.match]"),
+        (Table::RuleAction, "[rules.action]\nroute = 'auto'"),
     ] {
         let (key, value) = given
             .filter(|(setting, _)| setting.table == table)
@@ -146,11 +149,17 @@ fn another(setting: &Setting) -> Option<String> {
     // A name is what the others are found by, and a file becomes the password itself.
     if matches!(
         (setting.table, setting.key),
-        (Table::Backend | Table::User, "name") | (Table::Database, "cluster")
+        (Table::Backend | Table::User | Table::Rule, "name") | (Table::Database, "cluster")
     ) {
         return None;
     }
     match setting.kind {
+        // What a rule names must be there.
+        Kind::Name if setting.table == Table::RuleMatch => Some("'app'".to_owned()),
+        Kind::Route => Some("'pg1'".to_owned()),
+        Kind::Tables => Some("['a.b']".to_owned()),
+        Kind::Pattern => Some("'a|b'".to_owned()),
+        Kind::Fingerprint => Some("'0123456789abcdef'".to_owned()),
         Kind::Addresses => Some("['other:1']".to_owned()),
         Kind::Integer { .. } => Some("3".to_owned()),
         Kind::Duration { .. } | Kind::Lag => Some("'77s'".to_owned()),
@@ -161,7 +170,8 @@ fn another(setting: &Setting) -> Option<String> {
             .map(|word| format!("'{word}'")),
         Kind::Name | Kind::Host | Kind::Password => Some("'other'".to_owned()),
         Kind::Functions => Some("['f', 'app.\"F\"']".to_owned()),
-        Kind::Path | Kind::Backends => None,
+        // `block` stands alone.
+        Kind::Path | Kind::Backends | Kind::Part | Kind::Text => None,
     }
 }
 

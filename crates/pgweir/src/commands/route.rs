@@ -1,14 +1,21 @@
 //! `pgweir route`: where a statement would go and why, without a server.
 //!
 //! It asks the proxy's own decision on a made-up moment: everyone healthy, no lag, a session that has written nothing. So
-//! what it shows is the statement's classification and the configuration, not the state of the servers.
+//! what it shows is the statement's classification, the rules and the configuration, not the state of the servers.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgweir_config::{BackendRole, Cluster, Config, PoolMode, Splitting};
+use pgweir_model::catalog::Policy;
 use pgweir_model::{Health, Lsn, Node, NodeId, Role, Topology};
-use pgweir_route::{Consistency, Facts, Held, Loads, RouteSetting, SessionView, View, explain};
+use pgweir_route::{
+    Applicable, Asks, Consistency, Facts, Held, Loads, Login, RouteSetting, RuleSet, SessionView,
+    Subject, View, explain,
+};
+use pgweir_sql::{Fingerprint, Lens, PlanTable, SearchPath};
+
+mod schema;
 
 use crate::args::{self, Route};
 use crate::failure::Failure;
@@ -16,12 +23,27 @@ use crate::{output, table};
 
 /// Prints the steps of the decision.
 pub(crate) fn run(arguments: &Route) -> Result<(), Failure> {
-    let scene = match args::config_or_default(arguments.config.as_deref()) {
+    let mut policy = Arc::default();
+    let mut scene = match args::config_or_default(arguments.config.as_deref()) {
         Some(file) => {
-            Scene::configured(&pgweir_config::load(&file)?, arguments.database.as_deref())?
+            let config = pgweir_config::load(&file)?;
+            let mut scene = Scene::configured(&config, arguments.database.as_deref())?;
+            policy = Scene::policy(&config, arguments.database.as_deref());
+            scene.log_in(
+                &config,
+                arguments.user.as_deref(),
+                arguments.database.as_deref(),
+                &arguments.application,
+            );
+            scene
         }
         None => Scene::made_up(),
     };
+    if let Some(schema) = &arguments.schema {
+        let user = arguments.user.as_deref().unwrap_or_default();
+        let path = SearchPath::parse(&arguments.search_path, user).map(Arc::new);
+        scene.lens = Lens::new(Some(schema::load(schema, &policy)?), path);
+    }
     output::say(scene.explain(&arguments.sql).trim_end());
     output::say(format!("\n({})", scene.assumption()));
     Ok(())
@@ -33,6 +55,10 @@ struct Scene {
     consistency: Consistency,
     splitting: bool,
     session_pooling: bool,
+    rules: RuleSet,
+    applicable: Applicable,
+    /// What the names of the statement mean.
+    lens: Lens,
     now: Instant,
 }
 
@@ -52,6 +78,9 @@ impl Scene {
             consistency: Consistency::Session,
             splitting: true,
             session_pooling: false,
+            rules: RuleSet::default(),
+            applicable: Applicable::default(),
+            lens: Lens::blind(),
             now,
         }
     }
@@ -77,17 +106,58 @@ impl Scene {
             },
             splitting: database.splitting == Splitting::On,
             session_pooling: database.pool_mode == PoolMode::Session,
+            rules: RuleSet::default(),
+            applicable: Applicable::default(),
+            lens: Lens::blind(),
             now,
         })
     }
 
+    /// Returns what the configuration says of the functions of a database.
+    fn policy(config: &Config, database: Option<&str>) -> Arc<Policy> {
+        let found = match database {
+            Some(name) => config.database(name),
+            None => config.databases.first(),
+        };
+        found
+            .map(|database| Arc::clone(&database.policy))
+            .unwrap_or_default()
+    }
+
+    /// Lets the rules of the configuration speak of this client.
+    fn log_in(
+        &mut self,
+        config: &Config,
+        user: Option<&str>,
+        database: Option<&str>,
+        application: &str,
+    ) {
+        let first_user = config.users.first().map(|user| &*user.name);
+        let first_database = config.databases.first().map(|database| &*database.name);
+        self.rules = pgweir_proxy::rules::compile(config, 1);
+        self.applicable = self.rules.for_login(Login {
+            user: user.or(first_user).unwrap_or_default(),
+            database: database.or(first_database).unwrap_or_default(),
+            application,
+        });
+    }
+
     fn explain(&self, sql: &str) -> String {
-        let classified = pgweir_sql::classify(sql.as_bytes());
-        let facts = Facts::of(&classified, false);
+        let plan = PlanTable::new(1).get(sql.as_bytes());
+        let facts = Facts {
+            rule: self.rules.ruling(std::iter::once(&plan), &self.applicable),
+            reason: plan.verdict(&self.lens).reason,
+            ..Facts::of(&plan.classified, false)
+        };
+        let subject = Subject {
+            classified: &plan.classified,
+            fingerprint: Fingerprint::of_shape(&plan.shape),
+        };
         let session = SessionView {
             held: Held::Nothing,
             route: &RouteSetting::Auto,
             wrote_at: None,
+            asks: Asks::default(),
             consistency: self.consistency,
             splitting: self.splitting,
             session_pooling: self.session_pooling,
@@ -97,7 +167,7 @@ impl Scene {
             loads: &Loads::new(),
             now: self.now,
         };
-        let rows: Vec<_> = explain(&classified, &facts, &session, &view, None)
+        let rows: Vec<_> = explain(subject, &facts, &session, &view, None)
             .into_iter()
             .map(|step| {
                 [
@@ -232,6 +302,25 @@ mod tests {
             scene.assumption(),
             "as if b were the primary, with the replicas a, c healthy and without lag"
         );
+    }
+
+    #[test]
+    fn the_rules_of_the_file_speak_of_the_client() {
+        let rules = "[[rules]]\nname = 'reports'\n\
+            match = { user = 'report', application = 'nightly', database = 'app', tables = ['t'] }\naction.route = 'c'\n\
+            [[rules]]\nmatch = { fingerprint = '28146a707030cb58' }\naction.block = 'use a page'\n";
+        let config = pgweir_config::parse(&format!("{CONFIG}{rules}"), "f").unwrap();
+        let mut scene = Scene::configured(&config, None).unwrap();
+        scene.log_in(&config, Some("report"), None, "nightly");
+        assert_eq!(last_row(&scene, "TABLE t"), "route|replica|rule|c");
+        let blocked = "SELECT * FROM users WHERE id = 5";
+        assert_eq!(
+            last_row(&scene, blocked),
+            "route|primary|rule|refused (42501): use a page"
+        );
+        assert!(scene.explain(blocked).contains("28146a707030cb58"));
+        scene.log_in(&config, Some("other"), None, "nightly");
+        assert_eq!(last_row(&scene, "TABLE t"), "route|replica|read|a, c");
     }
 
     #[test]

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use pgweir_model::PinReason;
+use pgweir_model::{PinReason, Sqlstate};
 use proptest::prelude::*;
 
 use super::*;
+use crate::rules::Ruling;
 use crate::session_view::RouteSetting;
 use crate::testing::{cluster, session};
 
@@ -288,13 +289,13 @@ fn max_lag_of_a_hint_stands_in_place_of_the_configured_one_and_counts_the_age_of
         (node.lag, node.lag_bytes, node.within_max_lag) = (Some(2 * SECOND), Some(4096), false);
     });
     assert_eq!(case.place(), ("primary", Reason::ReplicaLag));
-    case.facts.max_lag = Some(MaxLag::Time(3 * SECOND));
+    case.facts.asks.max_lag = Some(MaxLag::Time(3 * SECOND));
     assert_eq!(case.place(), ("replica", Reason::Read));
     case.now += SECOND + Duration::from_millis(1);
     assert_eq!(case.place(), ("primary", Reason::ReplicaLag));
-    case.facts.max_lag = Some(MaxLag::Bytes(4096));
+    case.facts.asks.max_lag = Some(MaxLag::Bytes(4096));
     assert_eq!(case.place(), ("replica", Reason::Read));
-    case.facts.max_lag = Some(MaxLag::Bytes(4095));
+    case.facts.asks.max_lag = Some(MaxLag::Bytes(4095));
     assert_eq!(case.place(), ("primary", Reason::ReplicaLag));
 }
 
@@ -402,5 +403,156 @@ proptest! {
                 prop_assert!(topology.nodes[index].health == Health::Up && topology.nodes[index].weight > 0);
             }
         }
+    }
+}
+
+/// A rule that says nothing yet.
+const RULE: Ruling<'static> = Ruling {
+    name: "1",
+    route: Instruction::Auto,
+    asks: Asks {
+        max_lag: None,
+        consistency: None,
+    },
+    block: None,
+    is_for_session: false,
+};
+
+#[test]
+fn a_rule_stands_below_hint_and_setting() {
+    let mut case = Case::of(Reason::Read, &RouteSetting::Auto);
+    let rule = |route| Some(Ruling { route, ..RULE });
+    case.facts.rule = rule(Instruction::Auto);
+    assert_eq!(case.place(), ("replica", Reason::Read));
+    case.facts.rule = rule(Instruction::Primary);
+    assert_eq!(case.place(), ("primary", Reason::Rule));
+    case.session.route = &RouteSetting::Replica;
+    assert_eq!(case.place(), ("replica", Reason::SessionSetting));
+    case.session.route = &RouteSetting::Auto;
+    case.facts.route = Some(Instruction::Auto);
+    assert_eq!(case.place(), ("replica", Reason::Read));
+    case.facts.route = None;
+    case.facts.reason = Reason::Write;
+    case.facts.rule = rule(Instruction::Replica);
+    assert_eq!(
+        case.route(),
+        Err(RouteError::ReplicaWrite {
+            instruction: "a rule of the configuration"
+        })
+    );
+}
+
+#[test]
+fn under_session_pooling_only_a_rule_about_the_client_chooses_the_server() {
+    let mut case = Case::of(Reason::Read, &RouteSetting::Auto);
+    case.session.session_pooling = true;
+    let rule = |is_for_session| {
+        Some(Ruling {
+            route: Instruction::Replica,
+            is_for_session,
+            ..RULE
+        })
+    };
+    case.facts.rule = rule(false);
+    assert_eq!(case.place(), ("primary", Reason::SessionPooling));
+    case.facts.rule = rule(true);
+    assert_eq!(case.place(), ("replica", Reason::Rule));
+}
+
+#[test]
+fn a_blocked_batch_is_refused_whatever_else_is_said_of_it() {
+    let blocked = Some(Ruling {
+        block: Some("no"),
+        ..RULE
+    });
+    for reason in [Reason::Read, Reason::Write, Reason::Unparsed] {
+        for held in [Held::Nothing, Held::Transaction, Held::Session] {
+            let mut case = Case::of(reason, &RouteSetting::Primary);
+            case.facts.rule = blocked;
+            case.facts.route = Some(Instruction::Replica);
+            case.session.held = held;
+            let error = case.route().unwrap_err();
+            assert_eq!(error.sqlstate(), Sqlstate::INSUFFICIENT_PRIVILEGE);
+            assert_eq!(error.to_string(), "no");
+            assert!(
+                error
+                    .detail()
+                    .is_some_and(|detail| detail.contains("\"1\""))
+            );
+        }
+    }
+}
+
+#[test]
+fn who_asks_nearest_to_the_statement_decides_what_it_may_see() {
+    let mut case = Case::of(Reason::Read, &RouteSetting::Auto);
+    case.session.wrote_at = Some(case.now);
+    let asks = |consistency| Asks {
+        max_lag: None,
+        consistency: Some(consistency),
+    };
+    let (all, any) = (asks(Consistency::Session), asks(Consistency::Eventual));
+    let rule = |asks| Some(Ruling { asks, ..RULE });
+    let none = Asks::default();
+    for (hint, session, rule, database, expected) in [
+        (none, none, None, Consistency::Session, Reason::NotReplayed),
+        (none, none, None, Consistency::Eventual, Reason::Read),
+        (none, none, rule(any), Consistency::Session, Reason::Read),
+        (
+            none,
+            none,
+            rule(all),
+            Consistency::Eventual,
+            Reason::NotReplayed,
+        ),
+        (none, any, rule(all), Consistency::Session, Reason::Read),
+        (
+            none,
+            all,
+            rule(any),
+            Consistency::Eventual,
+            Reason::NotReplayed,
+        ),
+        (any, all, rule(all), Consistency::Session, Reason::Read),
+        (
+            all,
+            any,
+            rule(any),
+            Consistency::Eventual,
+            Reason::NotReplayed,
+        ),
+    ] {
+        case.facts.asks = hint;
+        case.session.asks = session;
+        case.facts.rule = rule;
+        case.session.consistency = database;
+        assert_eq!(case.place().1, expected, "{hint:?} {session:?} {rule:?}");
+    }
+}
+
+#[test]
+fn the_limit_of_lag_is_that_of_the_hint_else_of_the_session_else_of_the_rule() {
+    let mut case = Case::of(Reason::Read, &RouteSetting::Auto);
+    case.each_replica(|node| {
+        node.lag = Some(2 * SECOND);
+        node.within_max_lag = true;
+    });
+    let limit = |seconds| Asks {
+        max_lag: Some(MaxLag::Time(seconds * SECOND)),
+        consistency: None,
+    };
+    let (tight, loose, none) = (limit(1), limit(9), Asks::default());
+    for (hint, session, rule, expected) in [
+        (none, none, none, Reason::Read),
+        (none, none, tight, Reason::ReplicaLag),
+        (none, loose, tight, Reason::Read),
+        (none, tight, loose, Reason::ReplicaLag),
+        (loose, tight, tight, Reason::Read),
+        (tight, loose, loose, Reason::ReplicaLag),
+    ] {
+        case.facts.asks = hint;
+        case.session.asks = session;
+        case.facts.rule = Some(Ruling { asks: rule, ..RULE });
+        assert_eq!(case.place().1, expected, "{hint:?} {session:?} {rule:?}");
     }
 }

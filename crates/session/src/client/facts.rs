@@ -15,6 +15,11 @@ pub struct Facts {
     pub deciding: Option<Rc<Plan>>,
     /// What it is, as the session sees its names.
     pub verdict: Option<Verdict>,
+    /// The first with a hint.
+    pub hinted: Option<Rc<Plan>>,
+    /// All of them, in order, where [`ClientSession::keep_plans`](super::ClientSession::keep_plans) asks for that; one that
+    /// comes several times in a row stands once.
+    pub plans: Vec<Rc<Plan>>,
     /// The first reason to keep the session on its server connection.
     pub pin: Option<PinReason>,
     /// All of them.
@@ -87,6 +92,12 @@ impl Facts {
         self.statements += 1;
         if is_local {
             self.local_statements += 1;
+        } else if classified.mixes_local() {
+            self.local_statements += 1;
+            self.statements += 1;
+        }
+        if classified.hint.is_some() && self.hinted.is_none() {
+            self.hinted = Some(Rc::clone(plan));
         }
         let effects = &classified.effects;
         if may_unpin(&plan.classified) {
@@ -150,6 +161,14 @@ impl Facts {
         if replace {
             self.deciding = Some(Rc::clone(plan));
             self.verdict = Some(verdict);
+        }
+    }
+
+    /// Keeps a plan for those who look at all of them.
+    pub(super) fn keep(&mut self, plan: &Rc<Plan>) {
+        let is_again = self.plans.last().is_some_and(|last| Rc::ptr_eq(last, plan));
+        if !is_again {
+            self.plans.push(Rc::clone(plan));
         }
     }
 

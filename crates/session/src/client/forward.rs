@@ -214,6 +214,43 @@ impl ClientSession {
         Ok(())
     }
 
+    /// Lets the server fail in place of the first `len` bytes of `input`, which `scan` has found: its transaction fails, and
+    /// the client gets `error`, a complete ErrorResponse message. Nothing of the input reaches the server.
+    ///
+    /// # Errors
+    /// A [`Violation`] when a message cannot be read after all.
+    pub fn forward_failing(
+        &mut self,
+        input: &[u8],
+        len: usize,
+        error: Box<[u8]>,
+        server: &mut ServerSession,
+        out: &mut Gather,
+    ) -> Result<(), Violation> {
+        let skips_anyway = self.outstanding.is_skipping() || server.copy_in || self.rest.len > 0;
+        if skips_anyway {
+            return self.forward(input, len, server, out);
+        }
+        if !self.is_open {
+            self.outstanding.begin_batch();
+        }
+        self.is_open = true;
+        let header = Header::peek(input)?;
+        self.fail_with(error, out);
+        let ends_itself =
+            header.is_some_and(|header| matches!(header.tag, tag::QUERY | tag::FUNCTION_CALL));
+        if ends_itself {
+            out.scratch_mut(|bytes| Sync.encode(bytes));
+            self.outstanding.push(Entry::forward(Owed::Sync));
+            self.is_open = false;
+            self.batch.reset();
+            return Ok(());
+        }
+        // All but a Sync is dropped now.
+        self.batch.facts = super::Facts::default();
+        self.forward(input, len, server, out)
+    }
+
     fn forward_message(
         &mut self,
         message: Message<'_>,
@@ -681,9 +718,14 @@ impl ClientSession {
     /// client an error of ours instead of the server's.
     fn fail(&mut self, sqlstate: Sqlstate, message: &str, out: &mut Gather) {
         let error = ErrorBuilder::new(Severity::Error, sqlstate.0, message).build();
+        self.fail_with(error.into(), out);
+    }
+
+    /// The same with a complete ErrorResponse message.
+    fn fail_with(&mut self, error: Box<[u8]>, out: &mut Gather) {
         out.scratch_mut(|bytes| target_head(bytes, tag::DESCRIBE, Target::Statement, MISSING_NAME));
         self.outstanding.push(Entry {
-            action: Action::Substitute(error.into()),
+            action: Action::Substitute(error),
             ..Entry::forward(Owed::DescribeStatement)
         });
         // What stands behind it in the batch will be skipped, whatever it is.

@@ -11,7 +11,7 @@ use pgweir_wire::frontend::{BindHead, Close, Describe, Execute, Parse, Query, Ta
 use pgweir_wire::{Frame, Header};
 
 use super::facts::Marks;
-use super::{ClientSession, Tables, significant};
+use super::{ClientSession, Kept, Tables, significant};
 use crate::error::{Side, Violation};
 use crate::statement::{Context, Statement};
 
@@ -349,9 +349,10 @@ impl ClientSession {
             let verdict = executed.verdict(&self.lens);
             self.batch.facts.marks.set(Marks::STATE);
             self.batch.facts.add_plan(&executed, verdict, false);
+            self.keep(&executed);
             return;
         }
-        let is_local = classified.local.is_some()
+        let is_local = classified.is_local()
             || self.deallocates_own(&classified.effects.discard, classified);
         let verdict = plan.verdict(&self.lens);
         self.batch.facts.add_plan(plan, verdict, is_local);
@@ -361,6 +362,13 @@ impl ClientSession {
         if plan.classified.effects.settings && self.state.has_startup() {
             // Should it take away what the session came with, that is brought back before anything else is run.
             self.batch.facts.marks.set(Marks::DISCARDS);
+        }
+        self.keep(plan);
+    }
+
+    fn keep(&mut self, plan: &Rc<Plan>) {
+        if self.kept == Kept::All {
+            self.batch.facts.keep(plan);
         }
     }
 

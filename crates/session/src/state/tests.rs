@@ -136,3 +136,90 @@ fn a_setting_that_builds_on_the_one_before_is_kept_as_the_server_reports_it() {
     state.on_idle();
     assert_eq!(shown(state.wanted()), "datestyle=ISO, DMY");
 }
+
+/// Returns the proxy's own settings, sorted.
+fn own(state: &State) -> String {
+    let mut values: Vec<_> = state.own().values().collect();
+    values.sort_unstable();
+    let entry = |(name, value): &(&str, &str)| format!("{name}={value}");
+    values.iter().map(entry).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn the_proxys_own_settings_follow_transactions_like_any_other() {
+    /// `set x 1`, `local x 1`, `reset x`: what the proxy does by itself; the rest is SQL.
+    const TABLE: &[(&[&str], &str)] = &[
+        (&["set a 1"], "a=1"),
+        (&["set a 1", "set b 2", "set a 3"], "a=3 b=2"),
+        (&["set a 1", "reset a"], ""),
+        (&["local a 1"], ""),
+        (&["set a 1", "BEGIN", "set a 2"], "a=2"),
+        (&["set a 1", "BEGIN", "set a 2", "COMMIT", "."], "a=2"),
+        (&["set a 1", "BEGIN", "set a 2", "ROLLBACK", "."], "a=1"),
+        (&["set a 1", "BEGIN", "set a 2", "!", "ROLLBACK", "."], "a=1"),
+        (&["set a 1", "BEGIN", "local a 2"], "a=2"),
+        (&["set a 1", "BEGIN", "local a 2", "COMMIT", "."], "a=1"),
+        (&["set a 1", "BEGIN", "local a 2", "set a 3", "COMMIT", "."], "a=3"),
+        (&["BEGIN", "set a 3", "local a 2"], "a=2"),
+        (&["BEGIN", "set a 3", "local a 2", "COMMIT", "."], "a=3"),
+        (&["set a 1", "BEGIN", "localreset a"], ""),
+        (&["set a 1", "BEGIN", "localreset a", "COMMIT", "."], "a=1"),
+        (&["BEGIN", "set a 1", "SAVEPOINT s", "set a 2", "ROLLBACK TO s"], "a=1"),
+        (&["BEGIN", "SAVEPOINT s", "set a 2", "RELEASE s", "COMMIT", "."], "a=2"),
+        (&["BEGIN", "SAVEPOINT s", "set a 2", "!", "ROLLBACK TO s", "COMMIT", "."], ""),
+        (&["BEGIN", "local a 1", "SAVEPOINT s", "local a 2", "ROLLBACK TO s"], "a=1"),
+        (&["set a 1", "RESET ALL", "."], ""),
+        (&["set a 1", "BEGIN", "RESET ALL", "ROLLBACK", "."], "a=1"),
+        (&["set a 1", "DISCARD ALL", "."], ""),
+    ];
+    for (script, expected) in TABLE {
+        let mut state = state(&[]);
+        let mut in_transaction = false;
+        for line in *script {
+            let words: Vec<&str> = line.split(' ').collect();
+            let (scope, name, value) = match words.as_slice() {
+                ["set", name, value] => (Scope::Session, name, Some(*value)),
+                ["local", name, value] => (Scope::Transaction, name, Some(*value)),
+                ["reset", name] => (Scope::Session, name, None),
+                ["localreset", name] => (Scope::Transaction, name, None),
+                _ => {
+                    in_transaction = *line != "." && (in_transaction || *line == "BEGIN");
+                    run(&mut state, &[line]);
+                    continue;
+                }
+            };
+            state.set_own(name, value, scope, in_transaction);
+        }
+        assert_eq!(own(&state), *expected, "{script:?}");
+    }
+}
+
+#[test]
+fn the_end_of_a_transaction_that_no_server_has_seen_counts_for_the_proxys_own_settings() {
+    for (commits, expected) in [(true, "a=2"), (false, "a=1")] {
+        let mut state = state(&[("geqo", "on")]);
+        state.set_own("a", Some("1"), Scope::Session, false);
+        state.begin(b"BEGIN");
+        state.set_own("a", Some("2"), Scope::Session, true);
+        if commits {
+            state.commit_unseen();
+        } else {
+            state.abandon();
+        }
+        assert_eq!((own(&state).as_str(), state.is_moving()), (expected, false));
+        assert_eq!(shown(state.wanted()), "geqo=on");
+    }
+}
+
+#[test]
+fn what_a_failed_batch_set_of_the_proxys_own_is_put_back() {
+    let mut state = state(&[]);
+    state.set_own("a", Some("1"), Scope::Session, false);
+    let before = state.own().clone();
+    assert!(state.own().is(&before));
+    state.set_own("a", Some("2"), Scope::Session, false);
+    assert!(!state.own().is(&before));
+    state.restore_own(before, false);
+    run(&mut state, &["BEGIN", "ROLLBACK", "."]);
+    assert_eq!(own(&state), "a=1");
+}
