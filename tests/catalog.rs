@@ -62,14 +62,20 @@ impl Stage {
     /// Waits until it runs on a replica: the catalog may be about to be loaded, the replicas may have to replay.
     #[track_caller]
     fn goes_to_a_replica(&mut self, sql: &str) {
-        eventually!(
-            Duration::from_secs(10),
-            {
-                self.value(sql);
-                self.last_route().starts_with("replica (")
-            },
-            "{sql} does not run on a replica, but on {}",
-            self.last_route()
+        let mut routes = Vec::new();
+        let is_there = patience::wait_until(patience::PATIENCE, || {
+            self.value(sql);
+            let route = self.last_route();
+            if routes.last() != Some(&route) {
+                routes.push(route.clone());
+            }
+            route.starts_with("replica (")
+        });
+        let explained = format!("EXPLAIN ROUTE {sql}");
+        assert!(
+            is_there,
+            "{sql} does not run on a replica, but on {routes:?}: {:?}",
+            self.client.query(&explained).map(|answer| answer.rows())
         );
     }
 
@@ -372,4 +378,45 @@ fn each_database_has_its_own_catalog() {
     one.goes_to_a_replica("SELECT turns()");
     let answer = two.execute("SELECT turns()", &[]).expect("an answer");
     assert_eq!(answer.value().as_deref(), Some("2"));
+}
+
+#[test]
+fn a_parameter_that_a_function_sets_stays_with_the_session_and_a_local_one_pins_nobody() {
+    let mut stage = Stage::new("catalog_setting");
+    for (name, is_local) in [("tenant", "false"), ("tenant_here", "true")] {
+        stage.value(&format!(
+            "CREATE FUNCTION {name}(t text) RETURNS text LANGUAGE plpgsql AS \
+             $$ BEGIN RETURN set_config('app.tenant', t, {is_local}); END $$"
+        ));
+    }
+    // Until it is read what they do, they are asked about like anything else.
+    stage.value(QUIET);
+    stage.goes_to_a_replica("SELECT turns()");
+    assert_eq!(stage.value("SELECT tenant_here('six')"), "six");
+    assert_eq!(stage.value("SHOW pgweir.pinned"), "");
+    assert_eq!(stage.value("SELECT tenant('seven')"), "seven");
+    assert_eq!(stage.value("SHOW pgweir.pinned"), "setting");
+    for _ in 0..3 {
+        assert_eq!(stage.value("SHOW app.tenant"), "seven");
+    }
+}
+
+#[test]
+fn what_a_do_block_or_a_procedure_does_to_the_schema_is_noticed() {
+    let mut stage = Stage::new("catalog_inside");
+    stage.value(QUIET);
+    stage.goes_to_a_replica("SELECT turns()");
+    stage.value(&format!("DO $do$ BEGIN {WRITES}; END $do$"));
+    assert_eq!(
+        stage.goes_to_the_primary("SELECT turns()", "volatile_function"),
+        "2"
+    );
+    stage.value(&format!(
+        "CREATE PROCEDURE quieten() LANGUAGE plpgsql AS $do$ BEGIN {QUIET}; END $do$"
+    ));
+    // The catalog knows what the procedure does before it is called.
+    stage.value("CREATE VIEW seen AS SELECT 1 AS n");
+    stage.goes_to_a_replica("SELECT n FROM seen");
+    stage.value("CALL quieten()");
+    stage.goes_to_a_replica("SELECT turns()");
 }

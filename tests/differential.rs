@@ -90,7 +90,13 @@ impl Director<'_> {
         }
         for _ in 0..1 + self.rng.below(4) {
             let text = self.draw(stage, client);
-            self.play(stage, vec![Step::new(client, &text)])?;
+            let step = Step::new(client, &text);
+            let is_new = step.connect().is_some();
+            self.play(stage, vec![step])?;
+            if is_new {
+                let text = self.text("probe", client);
+                self.play(stage, vec![Step::new(client, &text)])?;
+            }
         }
         Ok(())
     }
@@ -101,12 +107,28 @@ impl Director<'_> {
             b'I' if crowded && self.rng.chance(1, 4) => return self.connect(client),
             b'I' if self.rng.chance(1, 40) => return self.connect(client),
             b'I' => "idle",
+            b'T' if self.may_be_read_only(client) => "open_read_only",
             _ if crowded && self.rng.chance(1, 10) => "ending",
             _ if self.rng.chance(1, 50) => return self.connect(client),
             b'T' => "open",
             _ => "failed",
         };
         self.text(rule, client)
+    }
+
+    /// Returns whether the session has said anything about READ ONLY: what such a transaction may do on a replica is less than
+    /// on a primary, see the known scripts.
+    fn may_be_read_only(&self, client: usize) -> bool {
+        let said = self.steps.iter().rev().filter(|step| step.client == client);
+        said.take_while(|step| step.connect().is_none())
+            .chain(
+                self.steps
+                    .iter()
+                    .rev()
+                    .find(|step| step.client == client && step.connect().is_some()),
+            )
+            .flat_map(|step| &step.lines)
+            .any(|line| line.contains("read only") || line.contains("read_only"))
     }
 
     fn connect(&mut self, client: usize) -> String {
@@ -173,7 +195,6 @@ impl Director<'_> {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "what a long run did is to be known")]
 fn report(text: &str) {
     eprintln!("{text}");
 }

@@ -631,6 +631,21 @@ fn a_statement_whose_table_was_changed_is_prepared_anew_where_it_runs() {
 }
 
 #[test]
+fn a_stale_statement_is_prepared_anew_for_an_execute_in_sql_too() {
+    let proxy = Proxy::start_ready(&config(cluster()));
+    wait_for_replicas(&proxy);
+    let mut owner = direct(cluster());
+    ok(&mut owner, "CREATE TABLE stale_execute (i int DEFAULT 1)");
+    let mut client = reader(&proxy);
+    let sql = "INSERT INTO stale_execute VALUES (DEFAULT) RETURNING *";
+    prepare(&mut client, "stale", sql);
+    assert_eq!(ok(&mut client, "EXECUTE stale").rows()[0].len(), 1);
+    ok(&mut owner, "ALTER TABLE stale_execute ADD COLUMN more int");
+    assert_eq!(ok(&mut client, "EXECUTE stale").rows()[0].len(), 2);
+    assert_eq!(value(&mut owner, "SELECT count(*) FROM stale_execute"), "2");
+}
+
+#[test]
 fn every_connection_of_the_pool_prepares_anew_what_was_changed() {
     let proxy = Proxy::start_ready(&config(cluster()));
     wait_for_replicas(&proxy);

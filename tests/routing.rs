@@ -1,7 +1,7 @@
 //! Where statements go on a real cluster, as the router says and as the servers see it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
@@ -377,6 +377,8 @@ fn a_read_that_writes_after_all_runs_on_the_primary_and_is_remembered() {
     wait_for_replicas(&mut client);
     // Else the replicas would not be asked before they have replayed what the session wrote.
     ok(&mut client, "SET pgweir.consistency = eventual");
+    // A catalog that is loaded later would make the proxy forget what it has learned.
+    eventually!(explained(&mut client, "SELECT add_tax(1)").0 == "replica");
     let log = |client: &mut Client| {
         value(
             client,
@@ -477,9 +479,13 @@ fn a_session_reads_its_own_writes_while_replicas_are_late_and_others_keep_using_
         "CREATE TABLE counter (n int); INSERT INTO counter VALUES (0)",
     );
     let read = "SELECT n FROM counter";
-    // Until the catalog knows the table, its name could be that of a view which writes.
+    // Until the catalog knows the table, its name could be that of a view which writes. It knows both or neither.
+    ok(
+        &mut writer,
+        "CREATE FUNCTION known() RETURNS int LANGUAGE sql STABLE AS 'SELECT 1'",
+    );
     eventually!({
-        ok(&mut reader, read);
+        ok(&mut reader, "SELECT known()");
         last_route(&mut reader).starts_with("replica")
     });
     for replica in [0, 1] {
@@ -491,6 +497,7 @@ fn a_session_reads_its_own_writes_while_replicas_are_late_and_others_keep_using_
     wait_for_replicas(&mut reader);
     ok(&mut careless, "SET pgweir.consistency = eventual");
     let (mut on_replica, mut stale) = (0, 0);
+    let mut routes = BTreeSet::new();
     for n in 1..=60 {
         if n % 2 == 0 {
             ok(&mut writer, &format!("UPDATE counter SET n = {n}"));
@@ -505,13 +512,15 @@ fn a_session_reads_its_own_writes_while_replicas_are_late_and_others_keep_using_
         };
         assert_eq!(seen, Some(n.to_string()), "{}", last_route(&mut writer));
         ok(&mut reader, read);
-        on_replica += usize::from(last_route(&mut reader).starts_with("replica"));
+        let route = last_route(&mut reader);
+        on_replica += usize::from(route.starts_with("replica"));
+        routes.insert(route);
         ok(&mut careless, &format!("UPDATE counter SET n = {n}"));
         stale += usize::from(value(&mut careless, read) != n.to_string());
     }
     assert!(
         on_replica >= 55,
-        "the other session used replicas {on_replica} times of 60"
+        "the other session used replicas {on_replica} times of 60: {routes:?}"
     );
     assert!(stale > 0, "nothing was late, so this proves nothing");
     // No session stays on the primary for good.

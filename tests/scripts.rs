@@ -11,8 +11,19 @@ use crate::{
     support::{Proxy, USER, cluster, config},
 };
 
-/// Scripts that do not play as they should, each with the reason. One that does must leave this list.
-const KNOWN_WRONG: &[(&str, &str)] = &[];
+/// Scripts that do not play as they should, each with the protocols and the reason. One that does must leave this list.
+const KNOWN_WRONG: &[(&str, &[Flavour], &str)] = &[
+    (
+        "sequences of the session",
+        &Flavour::ALL,
+        "currval and lastval know what their server connection drew, and the next statement may have another one",
+    ),
+    (
+        "READ ONLY said after BEGIN runs on a replica",
+        &[Flavour::Pipelined],
+        "BEGIN and SET TRANSACTION in one batch run on the primary, which is safe",
+    ),
+];
 
 /// The parameters that a server reports: what a client believes of them must be what a direct connection would say.
 const REPORTED: [&str; 10] = [
@@ -35,6 +46,10 @@ enum Flavour {
     Extended,
     /// As pgjdbc does: a `BEGIN` is sent in one batch with the statement after it.
     Pipelined,
+}
+
+impl Flavour {
+    const ALL: [Flavour; 3] = [Flavour::Simple, Flavour::Extended, Flavour::Pipelined];
 }
 
 /// One of the two sessions that play a script.
@@ -237,8 +252,7 @@ fn play_all(file: &str, at_least: usize) {
     let mut wrong = Vec::new();
     let mut steps_seen = 0;
     for (name, steps) in parse(&text) {
-        let mut of_script = Vec::new();
-        for flavour in [Flavour::Simple, Flavour::Extended, Flavour::Pipelined] {
+        for flavour in Flavour::ALL {
             let is_for_simple_only = steps.iter().any(|step| is_several(&step.sql));
             if flavour != Flavour::Simple && is_for_simple_only {
                 continue;
@@ -259,15 +273,13 @@ fn play_all(file: &str, at_least: usize) {
                 wrong: Vec::new(),
             };
             steps_seen += steps.iter().take_while(|step| player.play(step)).count();
-            of_script.append(&mut player.wrong);
-        }
-        match (
-            of_script.is_empty(),
-            KNOWN_WRONG.iter().any(|(known, _)| *known == name),
-        ) {
-            (true, false) | (false, true) => {}
-            (true, true) => wrong.push(format!("is right by now: {name}")),
-            (false, false) => wrong.push(format!("--- {name}\n    {}", of_script.join("\n    "))),
+            match (player.wrong.is_empty(), is_known_wrong(name, flavour)) {
+                (true, false) | (false, true) => {}
+                (true, true) => wrong.push(format!("is right by now: {name} ({flavour:?})")),
+                (false, false) => {
+                    wrong.push(format!("--- {name}\n    {}", player.wrong.join("\n    ")));
+                }
+            }
         }
     }
     assert!(
@@ -277,6 +289,12 @@ fn play_all(file: &str, at_least: usize) {
         wrong.join("\n")
     );
     assert!(steps_seen >= at_least, "only {steps_seen} steps");
+}
+
+fn is_known_wrong(name: &str, flavour: Flavour) -> bool {
+    KNOWN_WRONG
+        .iter()
+        .any(|(known, flavours, _)| *known == name && flavours.contains(&flavour))
 }
 
 /// Whether a message holds several statements, which only the simple protocol takes.
@@ -310,7 +328,7 @@ fn session_state_follows_the_session_or_pins_it() {
 #[test]
 fn every_known_difference_is_that_of_a_script() {
     let texts = ["transactions", "session_state"].map(scripts_of);
-    for (name, reason) in KNOWN_WRONG {
+    for (name, _, reason) in KNOWN_WRONG {
         let is_there = texts.iter().any(|text| parse(text).contains_key(name));
         assert!(is_there, "no script: {name}");
         assert!(!reason.is_empty(), "no reason: {name}");

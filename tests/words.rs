@@ -596,6 +596,10 @@ fn rules_route_by_statement_and_by_client() {
 }
 
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one conversation, of which each step needs the one before"
+)]
 fn what_a_rule_blocks_fails_as_postgresql_would_fail_it() {
     let (_proxy, mut client) = ready(&with_rules(&config(cluster())));
     let blocked = "SELECT * FROM words_secrets";

@@ -65,6 +65,7 @@ fn lens() -> Lens {
             name: name.into(),
             kind: RelationKind::Table,
             persistence: Persistence::Permanent,
+            row_type: 0,
         })
         .collect();
     let catalog = Catalog {

@@ -37,3 +37,4 @@ grant usage on schema {me}, {me}b to diff_reader, diff_writer;
 grant select on all tables in schema {me} to diff_reader;
 grant all on all tables in schema {me} to diff_writer;
 grant all on all sequences in schema {me} to diff_writer;
+grant update on touched to diff_reader;

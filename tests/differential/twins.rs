@@ -95,9 +95,8 @@ impl Twins {
         for client in &clients {
             self.make_schema(*client)?;
         }
-        cluster()
-            .wait_caught_up(patience::PATIENCE)
-            .expect("the replicas have the schemas");
+        let caught_up = cluster().wait_caught_up(patience::PATIENCE);
+        assert!(caught_up.is_ok(), "the replicas lack the schemas");
         for client in clients {
             let pair = self.open(client, &[])?;
             pair.settings_are_equal(client)?;

@@ -459,33 +459,28 @@ async def alters():
     for change in ("ADD COLUMN note text", "DROP COLUMN note"):
         engine = create_async_engine(URL, pool_size=1, max_overflow=0)
         async with AsyncSession(engine) as session:
-            for _ in range(2):
-                names = list((await session.execute(text(statement))).keys())
-                await session.commit()
-            await session.execute(text(f"ALTER TABLE product {change}"))
-            await session.commit()
-            errors = []
-            for _ in range(3):
+            names = []
+            for sql in (statement, statement, f"ALTER TABLE product {change}", statement, statement):
                 try:
-                    after = list((await session.execute(text(statement))).keys())
-                    break
+                    result = await session.execute(text(sql))
+                    names.append(list(result.keys()) if result.returns_rows else "altered")
+                    await session.commit()
                 except sa.exc.DBAPIError as error:
-                    errors, after = [*errors, failure(error)], None
+                    names.append(failure(error))
                     await session.rollback()
-            await session.commit()
-            out("around ALTER", names, after, errors)
+            out("around ALTER", *names)
         await engine.dispose()
     # Without SQLAlchemy, in autocommit: the driver prepares the statement anew by itself.
     for change in ("ADD COLUMN note text", "DROP COLUMN note"):
         async with ENGINE.connect() as connection:
             raw = await driver(connection)
-            before = [list(row.keys()) for _ in range(2) for row in await raw.fetch(statement)]
-            await raw.execute(f"ALTER TABLE product {change}")
-            try:
-                after = [list(row.keys()) for row in await raw.fetch(statement)]
-            except Exception as error:  # noqa: BLE001: whatever it is, it is printed
-                after = failure(error)
-            out("around ALTER", before, after)
+            names = []
+            for sql in (statement, statement, f"ALTER TABLE product {change}", statement):
+                try:
+                    names.append([list(row.keys()) for row in await raw.fetch(sql)])
+                except Exception as error:  # noqa: BLE001: whatever it is, it is printed
+                    names.append(failure(error))
+            out("around ALTER", *names)
             await connection.invalidate()
 
 

@@ -6,7 +6,12 @@
 //!
 //! ## Limits
 //! A load that took some time is not repeated within ten times that, so that a migration of many steps costs the primary a
-//! tenth of a core at most; at least 100 ms lie between two loads. Databases beyond [`CATALOGS_LIMIT`] have no snapshot, and one that
+//! tenth of a core at most; at least 100 ms lie between two loads. DDL is known by the words of a statement, of a `DO` block, and of
+//! the functions and procedures that a statement reaches. What is changed past the proxy, by `COMMIT PREPARED`, by a trigger, or by
+//! text that a function is given or puts together is noticed at the next `catalog_refresh`: no sign of it is both cheap and
+//! certain, as PostgreSQL counts changes of its catalogs late and not where `track_counts` is off. Until then a function that has
+//! become one that writes costs a replay, as the replica refuses it.
+//! Databases beyond [`CATALOGS_LIMIT`] have no snapshot, and one that
 //! nobody uses is forgotten.
 
 mod load;

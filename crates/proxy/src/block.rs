@@ -53,6 +53,10 @@ pub(crate) enum BlockStage {
 
 /// What modes mean once the session's defaults are counted in.
 #[derive(Debug, Clone, Copy)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent answers about one transaction"
+)]
 pub(crate) struct Meaning {
     read_only: bool,
     /// Every statement has its own snapshot.
@@ -279,12 +283,7 @@ impl Client {
 
     fn change_modes(&mut self, modes: TransactionModes) {
         if let Some(block) = &mut self.block {
-            let before = block.modes;
-            block.modes = TransactionModes {
-                read_only: modes.read_only.or(before.read_only),
-                isolation: modes.isolation.or(before.isolation),
-                deferrable: modes.deferrable.or(before.deferrable),
-            };
+            block.modes = block.modes.and(modes);
         }
     }
 
@@ -412,7 +411,11 @@ impl Client {
 
     /// Returns what the router is to decide about the first statement of a transaction: `None` where it is no such thing or
     /// where the transaction begins on the primary.
-    pub(crate) fn first_of_block<'a>(&self, facts: &'a Facts, portion: Portion) -> FirstOfBlock<'a> {
+    pub(crate) fn first_of_block<'a>(
+        &self,
+        facts: &'a Facts,
+        portion: Portion,
+    ) -> FirstOfBlock<'a> {
         let modes = match (self.block, facts.begin) {
             (Some(block), None) => block.modes,
             (None, Some(modes)) => modes,
@@ -424,8 +427,8 @@ impl Client {
             // A standby does not even take the setting.
             return FirstOfBlock::OnPrimary;
         }
-        let may_split = meaning.read_only
-            || self.choices.transaction_reads == TransactionReads::UntilWrite;
+        let may_split =
+            meaning.read_only || self.choices.transaction_reads == TransactionReads::UntilWrite;
         let is_open = facts.marks.has(Marks::LEAVES_OPEN) || portion == Portion::Flushed;
         // What is in a batch with a BEGIN of its own goes out as it is, READ WRITE and all, and so does a SET TRANSACTION.
         let is_as_it_is = facts.begin.is_some() || self.session.state.transaction().1.count() > 0;
@@ -500,6 +503,7 @@ impl Client {
         self.block.is_some_and(|block| {
             block.stage == BlockStage::OnReplica
                 && !block.is_stuck
+                && self.session.state.can_reopen()
                 && self.meaning(block.modes).may_move()
         })
     }

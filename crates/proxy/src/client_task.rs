@@ -126,6 +126,10 @@ pub(crate) struct Held {
 
 /// What the transaction at hand does beyond reading.
 #[derive(Debug, Clone, Copy, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts of one transaction"
+)]
 pub(crate) struct Traces {
     /// It is, or may be, more than a read.
     pub(crate) wrote: bool,

@@ -668,6 +668,12 @@ impl Client {
                 held.pins = held.pins.union(facts.pins);
             }
         }
+        if facts.marks.has(Marks::HIDES) {
+            held.lease.state.session.mark_pin(PinReason::Setting);
+            if held.is_primary() {
+                held.pins.insert(PinReason::Setting);
+            }
+        }
         held.traces.may_unpin |= facts.marks.has(Marks::MAY_UNPIN);
         let owns_server = !held.pins.is_empty() || self.identity.pool_mode == PoolMode::Session;
         if facts.marks.has(Marks::DDL) && facts.pin.is_none() {
@@ -747,5 +753,5 @@ fn route_facts(facts: &Facts) -> RouteFacts<'_> {
 
 /// The facts of one text.
 pub(crate) fn route_facts_of(plan: &Plan) -> RouteFacts<'_> {
-    RouteFacts::of(&plan.classified, plan.learned_primary.get())
+    RouteFacts::of(&plan.classified, plan.is_learned_primary())
 }

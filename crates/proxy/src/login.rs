@@ -474,8 +474,8 @@ fn settings(
         .parameters
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_str()));
-    let mut entries = ParameterSet::from_startup(pairs)
-        .map_err(|bad| Fault::bad_parameter(&bad.name))?;
+    let mut entries =
+        ParameterSet::from_startup(pairs).map_err(|bad| Fault::bad_parameter(&bad.name))?;
     let mut choices = Choices::new(identity.transaction_reads);
     let topology = worker.topology(identity.cluster);
     let is_backend = |name: &str| topology.nodes.iter().any(|node| &*node.name == name);

@@ -215,12 +215,8 @@ impl Client {
                     continue;
                 }
                 ReplyEvent::Restore => {
-                    gather.clear();
-                    self.session
-                        .restore(&mut held.lease.state.session, &mut gather);
-                    let outgoing = &mut held.lease.state.outgoing;
-                    gather.slices(&[]).for_each(|bytes| outgoing.push(bytes));
                     drop(gather);
+                    self.restore_settings();
                     continue;
                 }
             }
@@ -239,6 +235,18 @@ impl Client {
             self.input = Input::Pending;
         }
         Ok(())
+    }
+
+    /// A RESET has taken from the server connection what the session came with: it is brought back.
+    fn restore_settings(&mut self) {
+        let worker = std::rc::Rc::clone(self.worker());
+        let Some(held) = &mut self.held else { return };
+        let mut gather = worker.gather.borrow_mut();
+        gather.clear();
+        self.session
+            .restore(&mut held.lease.state.session, &mut gather);
+        let outgoing = &mut held.lease.state.outgoing;
+        gather.slices(&[]).for_each(|bytes| outgoing.push(bytes));
     }
 
     /// All replies are in: the transaction may be over, and the server connection free.

@@ -207,7 +207,7 @@ impl Client {
                 if refusal == Refusal::Recovery
                     && let Some(plan) = self.replay.plan.take()
                 {
-                    plan.learned_primary.set(true);
+                    plan.learn_primary(self.session.lens());
                 }
                 Some(Due::Primary)
             }

@@ -25,8 +25,8 @@ pub use scan::{Portion, Scan, ScanMode};
 
 use crate::outstanding::{Outstanding, Pending};
 use crate::parameters::SharedParameters;
-use crate::server::ServerSession;
 use crate::reply::Watch;
+use crate::server::ServerSession;
 use crate::state::State;
 use crate::statement::{Context, SERVER_NAME_PREFIX, Statement, StatementTable};
 
@@ -53,6 +53,10 @@ pub struct Tables {
 }
 
 /// The session of one client.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts of a session, each true for a while of its own"
+)]
 #[derive(Debug)]
 pub struct ClientSession {
     named: HashMap<Box<[u8]>, Rc<Statement>, foldhash::fast::RandomState>,
@@ -69,7 +73,7 @@ pub struct ClientSession {
     /// Where its statements are prepared, and the schema epoch of the server that it last used.
     pub(crate) context: Context,
     /// What the client was told of the parameters by a server that its transaction has left.
-    pub(crate) told: Option<Box<[(Box<str>, Box<str>)]>>,
+    pub(crate) told: Option<Told>,
     /// What the names in its texts stand for.
     lens: Lens,
     /// What its settings make of a text.
@@ -105,6 +109,9 @@ struct Rest {
     /// It goes nowhere instead of to the server: nobody reads it, or the message's head was replaced by one that fails.
     is_dropped: bool,
 }
+
+/// Parameters as a server reported them: name, value.
+pub(crate) type Told = Box<[(Box<str>, Box<str>)]>;
 
 /// A question of ours to the server.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -359,9 +366,14 @@ impl ClientSession {
         self.owns_server && !name.is_empty() && !name.starts_with(SERVER_NAME_PREFIX.as_bytes())
     }
 
+    /// Notes what the server has told the client of its parameters so far.
+    pub(crate) fn remember_told(&mut self, server: &ServerSession) {
+        self.told.get_or_insert_with(|| server.reported().into());
+    }
+
     /// Notes that the session's transaction leaves a server, and what that told the client.
     pub fn leave(&mut self, server: &mut ServerSession) {
-        self.told = Some(server.reported().into());
+        self.remember_told(server);
         server.parameters = SharedParameters::clone(self.state.carried_at_base());
         self.portals.clear();
     }

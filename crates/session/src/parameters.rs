@@ -4,22 +4,22 @@
 //! when a session with another set gets it, the difference is sent first, and the session's statement once that has
 //! succeeded: a statement never runs with another session's settings.
 
-use std::hash::{BuildHasher, Hash, Hasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 /// The settings of a session or of a server connection beyond the connection's own, sorted by name.
 ///
-/// Equal `id` means equal contents; sets of different ids may still be [`same`](Self::same). Id 0 is the empty set.
+/// Equal `id` means equal contents. Id 0 is the empty set.
 #[derive(Debug, Clone, Default)]
 pub struct ParameterSet {
-    /// Identity for a quick comparison.
+    /// Identity for a quick comparison, made of the contents. To find another set with the number of a given one takes 2^64
+    /// attempts; whoever finds two of his own with one number confuses himself.
     pub id: u64,
     entries: Vec<Setting>,
 }
 
 /// One setting.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Setting {
     /// The parameter's name, lower case.
     pub name: Box<str>,
@@ -28,7 +28,7 @@ pub struct Setting {
 }
 
 /// What a parameter is set to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Value {
     /// A value as a startup packet gives it.
     Text(Box<str>),
@@ -75,10 +75,6 @@ const READ_BY: [&str; 19] = [
     "xmloption",
 ];
 
-static HASHER: OnceLock<RandomState> = OnceLock::new();
-
-static LAST_ID: AtomicU64 = AtomicU64::new(0);
-
 impl ParameterSet {
     /// Makes the set of a startup packet, under an id of its own.
     pub fn from_pairs(pairs: Vec<(String, String)>) -> Self {
@@ -95,7 +91,7 @@ impl ParameterSet {
         }
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         ParameterSet {
-            id: LAST_ID.fetch_add(1, Ordering::Relaxed) + 1,
+            id: number_of(&entries),
             entries,
         }
     }
@@ -116,7 +112,7 @@ impl ParameterSet {
     pub fn setting_sql(&self, name: &str, local: bool) -> Vec<u8> {
         let mut sql = Vec::new();
         match self.get(name) {
-            Some(Value::Text(value)) => push_set_config(&mut sql, name, value, local),
+            Some(Value::Text(value)) => push_set(&mut sql, name, value, local),
             Some(Value::Statement { sql: statement, .. }) => sql.extend_from_slice(statement),
             None => sql.extend_from_slice(b"SELECT"),
         }
@@ -126,28 +122,17 @@ impl ParameterSet {
     /// Returns a number that stands for those of the settings that give a text its meaning when it is parsed: which objects
     /// its names stand for, which types its parameters get, how its constants are read. 0 where none of them is set.
     pub fn reading(&self) -> u64 {
-        let mut found = self
-            .entries
-            .iter()
-            .filter(|entry| READ_BY.contains(&&*entry.name))
-            .peekable();
-        if found.peek().is_none() {
-            return 0;
+        let is_read_by = |entry: &&Setting| READ_BY.contains(&&*entry.name);
+        let mut found = self.entries.iter().filter(is_read_by).peekable();
+        match found.peek() {
+            Some(_) => number_of(found),
+            None => 0,
         }
-        let mut hasher = HASHER.get_or_init(RandomState::new).build_hasher();
-        for entry in found {
-            entry.name.hash(&mut hasher);
-            match &entry.value {
-                Value::Text(text) => text.hash(&mut hasher),
-                Value::Statement { sql, .. } => sql.hash(&mut hasher),
-            }
-        }
-        hasher.finish().max(1)
     }
 
     /// Returns whether a connection that carries one set needs no change to carry the other.
     pub fn same(&self, other: &ParameterSet) -> bool {
-        self.id == other.id || self.entries == other.entries
+        self.id == other.id
     }
 
     /// Returns the set with one setting made, `None` for one taken out.
@@ -268,6 +253,15 @@ impl ParameterSet {
     }
 }
 
+/// Returns the number that stands for some settings: never 0, and never the one that stands for none in particular.
+fn number_of<'a>(entries: impl IntoIterator<Item = &'a Setting>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for entry in entries {
+        entry.hash(&mut hasher);
+    }
+    hasher.finish().clamp(1, u64::MAX - 1)
+}
+
 /// Appends one more `set_config` to a SELECT, or begins it.
 fn push_set_config(sql: &mut Vec<u8>, name: &str, value: &str, local: bool) {
     let is_first = sql.last().is_none_or(|byte| !matches!(byte, b')'));
@@ -277,6 +271,72 @@ fn push_set_config(sql: &mut Vec<u8>, name: &str, value: &str, local: bool) {
     sql.extend_from_slice(b"',");
     push_literal(sql, value);
     sql.extend_from_slice(if local { b",true)" } else { b",false)" });
+}
+
+/// Appends a SET: unlike `set_config` it takes no snapshot, so a transaction may still be given its modes behind it.
+fn push_set(sql: &mut Vec<u8>, name: &str, value: &str, local: bool) {
+    let elements = match QUOTED_LISTS.contains(&name) {
+        true => split_list(value),
+        false => Some(vec![value.to_owned()]),
+    };
+    let Some(elements) = elements.filter(|elements| !elements.is_empty()) else {
+        return push_set_config(sql, name, value, local);
+    };
+    sql.extend_from_slice(if local { b"SET LOCAL " } else { b"SET " });
+    push_name(sql, name);
+    for (index, element) in elements.iter().enumerate() {
+        sql.extend_from_slice(if index == 0 { b" TO " } else { b"," });
+        push_literal(sql, element);
+    }
+}
+
+/// The parameters whose SET quotes each element of a list, so that a list must be given element by element.
+const QUOTED_LISTS: [&str; 5] = [
+    "local_preload_libraries",
+    "search_path",
+    "session_preload_libraries",
+    "shared_preload_libraries",
+    "temp_tablespaces",
+];
+
+/// Splits a list of identifiers as `SplitIdentifierString` does; `None` where it is none.
+fn split_list(text: &str) -> Option<Vec<String>> {
+    let mut elements = Vec::new();
+    let mut rest = text.trim_start();
+    while !rest.is_empty() {
+        let (element, behind) = if let Some(quoted) = rest.strip_prefix('"') {
+            let mut element = String::new();
+            let mut behind = quoted;
+            loop {
+                let end = behind.find('"')?;
+                element.push_str(behind.get(..end)?);
+                behind = behind.get(end + 1..)?;
+                match behind.strip_prefix('"') {
+                    Some(after) => {
+                        element.push('"');
+                        behind = after;
+                    }
+                    None => break (element, behind),
+                }
+            }
+        } else {
+            let end = rest
+                .find(|c: char| c == ',' || c.is_ascii_whitespace())
+                .unwrap_or(rest.len());
+            (rest.get(..end)?.to_ascii_lowercase(), rest.get(end..)?)
+        };
+        if element.is_empty() {
+            return None;
+        }
+        elements.push(element);
+        let behind = behind.trim_start();
+        rest = match behind.strip_prefix(',') {
+            Some(next) if !next.trim_start().is_empty() => next.trim_start(),
+            None if behind.is_empty() => behind,
+            _ => return None,
+        };
+    }
+    Some(elements)
 }
 
 /// Appends a parameter's name, part by part in quotes: a custom one may be spelled like a keyword.
@@ -427,6 +487,25 @@ mod tests {
     }
 
     #[test]
+    fn lists_are_set_element_by_element() {
+        let sql = |name, value| {
+            let set = set(&[(name, value)]);
+            String::from_utf8(set.setting_sql(name, true)).expect("text")
+        };
+        assert_eq!(
+            sql("search_path", r#" App, "$user","a ""b""" "#),
+            r#"SET LOCAL "search_path" TO E'app',E'$user',E'a "b"'"#
+        );
+        assert_eq!(
+            sql("datestyle", "ISO, DMY"),
+            r#"SET LOCAL "datestyle" TO E'ISO, DMY'"#
+        );
+        for odd in ["", "a,", "a b", "\"a"] {
+            assert!(sql("search_path", odd).starts_with("SELECT pg_catalog.set_config("));
+        }
+    }
+
+    #[test]
     fn switches_by_the_difference_alone() {
         let a = set(&[("application_name", "a"), ("timezone", "CET")]);
         let b = set(&[("application_name", "a"), ("search_path", "x, 'y\\")]);
@@ -451,7 +530,10 @@ mod tests {
         let boss = plain.with("role", statement("SET ROLE boss"));
         let clerk = plain
             .with("role", statement("SET ROLE clerk -- x"))
-            .with("session_authorization", statement("SET SESSION AUTHORIZATION app"))
+            .with(
+                "session_authorization",
+                statement("SET SESSION AUTHORIZATION app"),
+            )
             .with("timezone", statement("SET TIME ZONE 'UTC'"));
         assert_eq!(switch(&boss, &plain), "SET ROLE boss\n;");
         assert_eq!(
@@ -470,7 +552,7 @@ mod tests {
     fn sets_with_the_same_contents_need_no_switch() {
         let a = set(&[("timezone", "CET")]);
         let b = set(&[("timezone", "CET")]);
-        assert!(a.id != b.id && a.same(&b));
+        assert!(a.id == b.id && a.same(&b));
         assert!(!a.same(&set(&[("timezone", "UTC")])));
     }
 

@@ -115,6 +115,7 @@ impl ClientSession {
                     LookAhead::Undecided => break,
                     LookAhead::Refused(refusal) => {
                         cursor.flush(out);
+                        self.remember_told(server);
                         return Ok(Received {
                             consumed: cursor.at,
                             event: ReplyEvent::Replay(refusal),
@@ -494,10 +495,17 @@ impl ClientSession {
     }
 
     /// Tells the client which parameters are not what the server said that its transaction has left.
-    fn tell_parameters(&mut self, cursor: &mut Cursor<'_>, server: &ServerSession, out: &mut Gather) {
+    fn tell_parameters(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        server: &ServerSession,
+        out: &mut Gather,
+    ) {
         let Some(told) = self.told.take() else { return };
         for (name, value) in server.reported() {
-            let is_known = told.iter().any(|(known, said)| known == name && said == value);
+            let is_known = told
+                .iter()
+                .any(|(known, said)| known == name && said == value);
             if is_known || **name == *"in_hot_standby" {
                 continue;
             }
@@ -571,26 +579,14 @@ impl ClientSession {
             .front()
             .map(|entry| (&entry.action, entry.owed))
         {
-            Some((Action::Substitute(ours), owed))
-                if sqlstate
-                    == Some(match owed {
-                        Owed::Parse => Sqlstate::DUPLICATE_PREPARED_STATEMENT.0,
-                        _ => Sqlstate::INVALID_SQL_STATEMENT_NAME.0,
-                    }) =>
-            {
+            Some((Action::Substitute(ours), owed)) if is_provoked(owed, sqlstate) => {
                 cursor.flush(out);
                 out.scratch(ours);
                 true
             }
             Some((Action::Break, _)) => {
                 take(header, false, cursor, server, out);
-                let mut skipped = Vec::new();
-                while let Some(entry) = self.outstanding.pop_skipped() {
-                    skipped.push(entry);
-                }
-                for entry in skipped.into_iter().rev() {
-                    self.undo(entry, server);
-                }
+                self.skip_to_sync(server);
                 return;
             }
             Some((Action::Skip | Action::Tail, _))
@@ -736,6 +732,16 @@ fn take(
     } else {
         cursor.skip(here, out);
     }
+}
+
+/// Returns whether a request that was made to fail has failed for that reason.
+fn is_provoked(owed: Owed, sqlstate: Option<[u8; 5]>) -> bool {
+    let expected = if owed == Owed::Parse {
+        Sqlstate::DUPLICATE_PREPARED_STATEMENT
+    } else {
+        Sqlstate::INVALID_SQL_STATEMENT_NAME
+    };
+    sqlstate.map(Sqlstate) == Some(expected)
 }
 
 /// Returns whether a server says that a statement name does not exist, or does already.

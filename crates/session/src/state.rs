@@ -145,6 +145,10 @@ struct Savepoint {
 
 /// The tracker.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts; any combination of them occurs"
+)]
 pub struct State {
     startup: SharedParameters,
     base: Moment,
@@ -156,8 +160,21 @@ pub struct State {
     begin: Option<Box<[u8]>>,
     /// A DISCARD ALL has succeeded.
     has_discarded: bool,
+    /// More was to be written down than is kept.
+    is_journal_full: bool,
     /// What must be repeated to bring the open transaction to another server, in order.
     journal: Vec<(Step, Box<[u8]>)>,
+}
+
+/// How many statements of a transaction are kept at most. Not smaller, as frameworks set a savepoint or two for every request;
+/// not larger, as they are memory, and are all sent at once when the transaction moves.
+const JOURNAL_LIMIT: usize = 1000;
+
+/// What becomes of what a transaction has set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Kept,
+    Undone,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -182,6 +199,7 @@ impl State {
             is_moving: false,
             begin: None,
             has_discarded: false,
+            is_journal_full: false,
             journal: Vec::new(),
         }
     }
@@ -235,13 +253,7 @@ impl State {
 
     /// Sets one of the proxy's own, `None` for the session's default; `in_transaction` if a ROLLBACK undoes that. Outside of
     /// one nothing is left of what would hold until its end.
-    pub fn set_own(
-        &mut self,
-        name: &str,
-        value: Option<&str>,
-        scope: Scope,
-        in_transaction: bool,
-    ) {
+    pub fn set_own(&mut self, name: &str, value: Option<&str>, scope: Scope, in_transaction: bool) {
         if in_transaction {
             self.now.own.set(name, value, scope);
             self.is_moving = true;
@@ -261,7 +273,12 @@ impl State {
 
     /// Returns what `SET LOCAL` has put over a setting.
     pub fn local(&self, name: &str) -> Option<&Overlay> {
-        let found = self.now.local.iter().rev().find(|(known, _)| &**known == name);
+        let found = self
+            .now
+            .local
+            .iter()
+            .rev()
+            .find(|(known, _)| &**known == name);
         found.map(|(_, overlay)| overlay)
     }
 
@@ -281,7 +298,7 @@ impl State {
 
     /// Notes a statement for the open transaction that no server has seen yet.
     pub fn note_local(&mut self, text: &[u8]) {
-        self.journal.push((Step::Setting, text.into()));
+        self.write_down(Step::Setting, text.into());
         self.is_moving = true;
     }
 
@@ -295,7 +312,14 @@ impl State {
 
     /// Returns the SQL that brings the connection to what the session wants now.
     pub fn restore_sql(&self) -> Vec<u8> {
-        let mut sql = self.now.wanted.switch_sql(&self.now.carried);
+        let (wanted, carried) = (&self.now.wanted, &self.now.carried);
+        let mut sql = Vec::new();
+        for entry in wanted.entries() {
+            if carried.get(&entry.name) != Some(&entry.value) {
+                sql.extend(wanted.setting_sql(&entry.name, false));
+                sql.extend_from_slice(b"\n;");
+            }
+        }
         for name in &self.now.local_defaults {
             sql.extend(self.startup.setting_sql(name, true));
             sql.push(b';');
@@ -309,7 +333,7 @@ impl State {
         let startup = Arc::clone(&self.startup);
         for name in std::mem::take(&mut self.now.local_defaults) {
             let sql = startup.setting_sql(&name, true);
-            self.journal.push((Step::Setting, sql.into()));
+            self.write_down(Step::Setting, sql.into());
         }
         if in_transaction {
             self.is_moving = true;
@@ -327,9 +351,15 @@ impl State {
                 // Inside a transaction it is but a warning.
                 self.begin.get_or_insert(text);
             }
-            Action::End { chain } => self.end(!tag.starts_with(b"ROLLBACK"), chain),
+            Action::End { chain } => {
+                let outcome = match tag.starts_with(b"ROLLBACK") {
+                    true => Outcome::Undone,
+                    false => Outcome::Kept,
+                };
+                self.end(outcome, chain);
+            }
             Action::Savepoint(name) => {
-                self.journal.push((Step::Savepoint, text));
+                self.write_down(Step::Savepoint, text);
                 self.savepoints.push(Savepoint {
                     name,
                     moment: self.now.clone(),
@@ -339,7 +369,7 @@ impl State {
             Action::Release(name) => self.release(&name),
             Action::RollbackTo(name) => self.rollback_to(&name),
             Action::Set { name, value } => {
-                self.journal.push((Step::Setting, text));
+                self.write_down(Step::Setting, text);
                 self.now.local.retain(|(known, _)| *known != name);
                 if *name == *"session_authorization" {
                     self.put("role", None);
@@ -347,41 +377,19 @@ impl State {
                 self.put(&name, Some(value));
             }
             Action::Local { name, words } => {
-                self.journal.push((Step::Setting, text));
+                self.write_down(Step::Setting, text);
+                self.now.local.retain(|(known, _)| *known != name);
                 self.now.local.push((name, words));
             }
             Action::LocalDefault(name) => {
-                self.journal.push((Step::Setting, text));
+                self.write_down(Step::Setting, text);
                 if self.startup.get(&name).is_some() {
                     self.now.local_defaults.push(name.clone());
                 }
                 self.now.local.push((name, None));
             }
-            Action::Reset(name) => {
-                self.journal.push((Step::Setting, text));
-                self.now.local.retain(|(known, _)| *known != name);
-                let startup = self.startup.get(&name).cloned();
-                if startup.is_some() {
-                    let sql = self.startup.setting_sql(&name, false);
-                    self.journal.push((Step::Setting, sql.into()));
-                }
-                if *name == *"session_authorization" {
-                    self.put("role", None);
-                }
-                self.now.wanted = self.now.wanted.with(&name, startup);
-                self.now.carried = self.now.carried.with(&name, None);
-            }
-            Action::ResetAll => {
-                self.journal.push((Step::Setting, text));
-                for entry in self.startup.entries() {
-                    let sql = self.startup.setting_sql(&entry.name, false);
-                    self.journal.push((Step::Setting, sql.into()));
-                }
-                self.now.local.clear();
-                self.now.own.reset();
-                self.now.wanted = self.now.wanted.reset_all(&self.startup);
-                self.now.carried = self.now.carried.reset_all(&ParameterSet::default());
-            }
+            Action::Reset(name) => self.reset(&name, text),
+            Action::ResetAll => self.reset_all(text),
             Action::DiscardAll => {
                 self.has_discarded = true;
                 self.now.own.reset();
@@ -389,6 +397,47 @@ impl State {
                 self.now.carried = SharedParameters::default();
             }
         }
+    }
+
+    fn reset(&mut self, name: &str, text: Box<[u8]>) {
+        self.write_down(Step::Setting, text);
+        self.now.local.retain(|(known, _)| **known != *name);
+        let startup = self.startup.get(name).cloned();
+        if startup.is_some() {
+            let sql = self.startup.setting_sql(name, false);
+            self.write_down(Step::Setting, sql.into());
+        }
+        if name == "session_authorization" {
+            self.put("role", None);
+        }
+        self.now.wanted = self.now.wanted.with(name, startup);
+        self.now.carried = self.now.carried.with(name, None);
+    }
+
+    fn reset_all(&mut self, text: Box<[u8]>) {
+        self.write_down(Step::Setting, text);
+        let startup = Arc::clone(&self.startup);
+        for entry in startup.entries() {
+            let sql = startup.setting_sql(&entry.name, false);
+            self.write_down(Step::Setting, sql.into());
+        }
+        self.now.local.clear();
+        self.now.own.reset();
+        self.now.wanted = self.now.wanted.reset_all(&startup);
+        self.now.carried = self.now.carried.reset_all(&ParameterSet::default());
+    }
+
+    fn write_down(&mut self, step: Step, text: Box<[u8]>) {
+        if self.journal.len() < JOURNAL_LIMIT {
+            self.journal.push((step, text));
+        } else {
+            self.is_journal_full = true;
+        }
+    }
+
+    /// Returns whether the open transaction can be opened anew: all that it has set is written down.
+    pub fn can_reopen(&self) -> bool {
+        !self.is_journal_full
     }
 
     fn put(&mut self, name: &str, value: Option<Value>) {
@@ -402,7 +451,10 @@ impl State {
 
     fn release(&mut self, name: &[u8]) {
         let Some(at) = self.find(name) else { return };
-        let start = self.savepoints.get(at).map_or(0, |savepoint| savepoint.journal);
+        let start = self
+            .savepoints
+            .get(at)
+            .map_or(0, |savepoint| savepoint.journal);
         // What was set behind it stays; the savepoints themselves are gone.
         let mut index = 0;
         self.journal.retain(|(step, _)| {
@@ -427,8 +479,8 @@ impl State {
             .rposition(|savepoint| &*savepoint.name == name)
     }
 
-    fn end(&mut self, is_commit: bool, chain: bool) {
-        if is_commit {
+    fn end(&mut self, outcome: Outcome, chain: bool) {
+        if outcome == Outcome::Kept {
             self.now.local.clear();
             self.now.local_defaults.clear();
             self.now.own.commit();
@@ -438,6 +490,7 @@ impl State {
         }
         self.savepoints.clear();
         self.journal.clear();
+        self.is_journal_full = false;
         if !chain {
             self.begin = None;
         }
@@ -455,7 +508,8 @@ impl State {
     /// changed it. Returns whether it is the session's.
     pub fn adopt(&mut self, name: &str, value: &str, in_any_case: bool) -> bool {
         let is_made = in_any_case || self.base.carried.get(name).is_some();
-        let is_news = !matches!(self.base.carried.get(name), Some(Value::Text(text)) if &**text == value);
+        let is_news =
+            !matches!(self.base.carried.get(name), Some(Value::Text(text)) if &**text == value);
         if is_made && is_news {
             self.put(name, Some(Value::Text(value.into())));
             self.base = self.now.clone();
@@ -489,7 +543,7 @@ impl State {
         if !self.is_moving {
             return;
         }
-        self.end(true, false);
+        self.end(Outcome::Kept, false);
         self.is_moving = false;
     }
 
@@ -497,13 +551,13 @@ impl State {
     pub fn commit_unseen(&mut self) {
         self.now.carried = Arc::clone(&self.base.carried);
         self.now.wanted = Arc::clone(&self.base.wanted);
-        self.end(true, false);
+        self.end(Outcome::Kept, false);
         self.is_moving = false;
     }
 
     /// Forgets the open transaction: its server is gone, or it was rolled back there.
     pub fn abandon(&mut self) {
-        self.end(false, false);
+        self.end(Outcome::Undone, false);
         self.is_moving = false;
     }
 }

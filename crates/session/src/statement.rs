@@ -93,9 +93,7 @@ impl Statement {
     /// Returns whether a server accepted it in this very context, so that preparing it again needs no server: it is
     /// placed where it is first run.
     pub(crate) fn is_accepted(&self, context: Context) -> bool {
-        context.place != 0
-            && context.settings != u64::MAX
-            && self.accepted_in.get() == context
+        context.place != 0 && context.settings != u64::MAX && self.accepted_in.get() == context
     }
 }
 

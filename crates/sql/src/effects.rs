@@ -123,6 +123,16 @@ impl TransactionModes {
         self.isolation == Some(Isolation::Serializable)
     }
 
+    /// Returns these modes with those of a later `SET TRANSACTION` over them.
+    #[must_use]
+    pub fn and(self, later: TransactionModes) -> TransactionModes {
+        TransactionModes {
+            read_only: later.read_only.or(self.read_only),
+            isolation: later.isolation.or(self.isolation),
+            deferrable: later.deferrable.or(self.deferrable),
+        }
+    }
+
     /// Returns whether the modes allow a replica for the whole transaction: `READ ONLY` and not `SERIALIZABLE`.
     pub fn replica_may_run(self) -> bool {
         self.read_only == Some(true) && !self.serializable()

@@ -119,7 +119,13 @@ mod tests {
     fn reads_back_what_it_prints_and_nothing_else() {
         let fingerprint = Fingerprint::of(b"select a");
         assert_eq!(fingerprint.to_string().parse(), Ok(fingerprint));
-        for text in ["", "12", "+23456789abcdef0", "0x23456789abcdef", "123456789abcdefg"] {
+        for text in [
+            "",
+            "12",
+            "+23456789abcdef0",
+            "0x23456789abcdef",
+            "123456789abcdefg",
+        ] {
             assert_eq!(text.parse::<Fingerprint>(), Err(NotAFingerprint), "{text}");
         }
     }

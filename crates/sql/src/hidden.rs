@@ -7,6 +7,9 @@
 //!
 //! Like [`session_statements`](crate::session_statements), this reads the text itself: its shape has no literals.
 
+use pgweir_model::catalog::Hidden;
+
+use crate::catalog::Body;
 use crate::lexer::{Token, TokenKind};
 use crate::tokens::{Tokens, significant};
 
@@ -67,6 +70,15 @@ pub fn sets_unlisted(sql: &[u8]) -> bool {
     })
 }
 
+/// Returns whether the body of a `DO` block changes the schema.
+pub fn changes_schema(sql: &[u8]) -> bool {
+    let (tokens, _) = significant(sql);
+    tokens.iter().filter_map(Token::content).any(|body| {
+        let source = String::from_utf8_lossy(body);
+        Body::of_block(&source).hidden.has(Hidden::SCHEMA)
+    })
+}
+
 fn is_word(t: Tokens<'_, '_>, index: usize, word: &[u8]) -> bool {
     let token = t.at(index);
     token.kind == TokenKind::Word && token.text.eq_ignore_ascii_case(word)
@@ -115,6 +127,23 @@ mod tests {
             "DO $$ BEGIN UPDATE t SET a = 1; END $$",
         ] {
             assert!(!sets_unlisted(sql.as_bytes()), "{sql}");
+        }
+    }
+
+    #[test]
+    fn do_blocks_that_change_the_schema_are_found() {
+        for sql in [
+            "DO $$ BEGIN CREATE TYPE \"Role\" AS ENUM ('USER'); EXCEPTION WHEN duplicate_object THEN null; END $$",
+            "do $a$ begin execute format('ALTER TABLE %I SET UNLOGGED', 't'); end $a$ language plpgsql",
+            "DO 'BEGIN CREATE VIEW v AS SELECT 1; END'",
+        ] {
+            assert!(changes_schema(sql.as_bytes()), "{sql}");
+        }
+        for sql in [
+            "DO $$ BEGIN PERFORM 1; CREATE TEMP TABLE t (a int); END $$",
+            "DO $$ BEGIN UPDATE t SET a = 'create'; END $$",
+        ] {
+            assert!(!changes_schema(sql.as_bytes()), "{sql}");
         }
     }
 }

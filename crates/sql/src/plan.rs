@@ -8,23 +8,33 @@
 //! The table holds at most `capacity` shapes and [`SHAPE_BYTES_LIMIT`] bytes each. Eviction is by the clock: a shape used
 //! since the hand last passed is spared once, so that a stream of unique texts cannot push out the ones in use.
 
+mod traits;
+
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Weak;
 
 use hashbrown::HashTable;
 use pgweir_model::Verdict;
+use pgweir_model::catalog::Objects;
 
 use crate::classify::{Classified, classify_shape};
 use crate::shape::{Shape, Shaper};
 use crate::verdict::{Lens, Remembered};
+
+pub use traits::Traits;
 
 /// What is known of a shape.
 #[derive(Debug)]
 pub struct Plan {
     /// Its classification.
     pub classified: Classified,
-    /// Set once a text of this shape failed on a replica with an error that only recovery raises.
-    pub learned_primary: Cell<bool>,
+    /// What is asked of it for every batch.
+    pub traits: Traits,
+    learned_primary: Cell<bool>,
+    /// The objects that the lens of the session saw which learned that. What a replica could not run may be another thing when
+    /// the schema has changed. A weak reference keeps its address taken.
+    learned_under: RefCell<Option<Weak<Objects>>>,
     /// The shape itself: the text with its literals normalised.
     pub shape: Box<[u8]>,
     /// Which of the configured rules speak of it, as the router last found.
@@ -38,7 +48,11 @@ impl Plan {
     /// Returns what it is under a lens: what [`Classified::verdict`] says, remembered.
     #[inline]
     pub fn verdict(&self, lens: &Lens) -> Verdict {
-        let Some(catalog) = lens.catalog().filter(|_| self.classified.asks_catalog()) else {
+        if self.learned_primary.get() && !self.is_learned_under(lens) {
+            self.learned_primary.set(false);
+        }
+        let asks = self.traits.has(Traits::ASKS_CATALOG);
+        let Some(catalog) = lens.catalog().filter(|_| asks) else {
             return self.classified.blind_verdict();
         };
         let mut remembered = self.remembered.borrow_mut();
@@ -53,6 +67,27 @@ impl Plan {
             *place = Some(Remembered::new(catalog, lens, verdict));
         }
         verdict
+    }
+
+    /// Returns whether a text of this shape has failed on a replica with an error that only recovery raises. That is forgotten by
+    /// the first [`Plan::verdict`] under a lens that sees other objects.
+    pub fn is_learned_primary(&self) -> bool {
+        self.learned_primary.get()
+    }
+
+    /// Remembers that a text of this shape has failed on a replica with an error that only recovery raises.
+    pub fn learn_primary(&self, lens: &Lens) {
+        let objects = lens
+            .catalog()
+            .map(|catalog| std::sync::Arc::downgrade(&catalog.objects));
+        self.learned_under.replace(objects);
+        self.learned_primary.set(true);
+    }
+
+    #[cold]
+    fn is_learned_under(&self, lens: &Lens) -> bool {
+        let seen = lens.catalog().map(|c| std::sync::Arc::as_ptr(&c.objects));
+        self.learned_under.borrow().as_ref().map(Weak::as_ptr) == seen
     }
 }
 
@@ -133,9 +168,12 @@ impl PlanTable {
         self.misses += 1;
         let Shape { hash, text } = shape;
         let kept = text.len() <= SHAPE_BYTES_LIMIT;
+        let classified = classify_shape(text);
         let plan = Rc::new(Plan {
-            classified: classify_shape(text),
+            traits: Traits::of(&classified),
+            classified,
             learned_primary: Cell::new(false),
+            learned_under: RefCell::default(),
             remembered: RefCell::default(),
             // Rules may speak of a long one, too: it lives no longer than whoever uses it.
             shape: text.into(),
@@ -231,6 +269,35 @@ mod tests {
     }
 
     #[test]
+    fn what_was_learned_is_forgotten_when_the_objects_are_others() {
+        use pgweir_model::Catalog;
+        use std::sync::Arc;
+
+        let objects = Arc::new(Objects::default());
+        let lens = |objects: &Arc<Objects>, stale: bool| {
+            let catalog = Catalog {
+                version: 1,
+                stale,
+                objects: Arc::clone(objects),
+            };
+            Lens::new(Some(Arc::new(catalog)), None)
+        };
+        let plan = PlanTable::new(1).get(b"select a from t");
+        let learned = |lens: &Lens| {
+            plan.verdict(lens);
+            plan.is_learned_primary()
+        };
+        plan.learn_primary(&lens(&objects, true));
+        // The same objects, found to be up to date.
+        assert!(learned(&lens(&objects, false)));
+        assert!(!learned(&lens(&Arc::default(), false)));
+        assert!(!learned(&lens(&objects, false)));
+        plan.learn_primary(&Lens::blind());
+        assert!(learned(&Lens::blind()));
+        assert!(!learned(&lens(&objects, false)));
+    }
+
+    #[test]
     fn holds_its_capacity_and_not_one_more() {
         let mut table = PlanTable::new(4);
         (0..4).for_each(|number| drop(table.get(&sql(number))));
@@ -278,7 +345,10 @@ mod tests {
             "/* pgweir: consistency=eventual */ SELECT a FROM t",
             "/* pgweir: consistency=session */ SELECT a FROM t",
         ];
-        let plans: Vec<_> = texts.iter().map(|text| table.get(text.as_bytes())).collect();
+        let plans: Vec<_> = texts
+            .iter()
+            .map(|text| table.get(text.as_bytes()))
+            .collect();
         for (index, plan) in plans.iter().enumerate() {
             let hint = crate::classify(texts[index].as_bytes()).hint;
             assert_eq!(plan.classified.hint, hint, "{}", texts[index]);

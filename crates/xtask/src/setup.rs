@@ -72,7 +72,8 @@ fn holds_libclang(folder: &Path, depth: usize) -> bool {
     entries.flatten().any(|entry| {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if name.starts_with("libclang.so") || name.starts_with("libclang-") && name.contains(".so") {
+        if name.starts_with("libclang.so") || name.starts_with("libclang-") && name.contains(".so")
+        {
             return true;
         }
         let leads_there = name.starts_with("llvm") || name == "lib" || name.ends_with("-linux-gnu");

@@ -8,8 +8,7 @@ use std::sync::Arc;
 
 use pgweir_model::catalog::{Persistence, RelationKind};
 use pgweir_sql::catalog::{
-    CastRow, FunctionRow, OperatorRow, References, RelationRow, Source, TypeRow,
-    references,
+    CastRow, FunctionRow, OperatorRow, References, RelationRow, Source, TypeRow, references,
 };
 use tokio_postgres::{Client, Error, Row};
 
@@ -37,7 +36,8 @@ const KEYS: &str =
 
 const BUILTINS: &str = "SELECT oid, proname, provolatile = 'v' FROM pg_proc WHERE oid < 16384";
 
-const FUNCTIONS: &str = "SELECT oid, xmin::text::int8, pronamespace, proname, provolatile = 'v' FROM pg_proc
+const FUNCTIONS: &str =
+    "SELECT oid, xmin::text::int8, pronamespace, proname, provolatile = 'v' FROM pg_proc
     WHERE oid >= 16384 OR pronamespace = 'information_schema'::regnamespace";
 
 const AGGREGATES: &str = "SELECT DISTINCT a.aggfnoid::oid, f.oid FROM pg_aggregate a

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use pgweir_cluster::{CatalogReader, Handle, Monitor};
 use pgweir_devcluster::Cluster;
 use pgweir_model::Reason;
-use pgweir_model::catalog::{Catalog, FunctionName, Policy};
+use pgweir_model::catalog::{Catalog, FunctionName, Hidden, Policy};
 use pgweir_sql::{Classified, Lens, SearchPath, classify};
 
 use crate::{PATIENCE, settings};
@@ -139,6 +139,12 @@ CREATE AGGREGATE app.good_sum(int) (SFUNC = int4pl, STYPE = int);
 CREATE TYPE app.mood AS ENUM ('sad', 'ok');
 CREATE TYPE app.pair AS (a int, b int);
 CREATE DOMAIN app.positive AS int CHECK (VALUE > 0);
+CREATE DOMAIN app.audited AS text CHECK (app.audit(VALUE) > 0);
+CREATE TYPE app.tainted AS (a int, b app.audited[]);
+CREATE TABLE app.holds (a app.tainted);
+CREATE FUNCTION app.tenant(t text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RETURN set_config('app.tenant', t, false); END $$;
+CREATE FUNCTION app.tenant_here(t text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RETURN set_config('app.tenant', t, true); END $$;
+CREATE PROCEDURE app.grow() LANGUAGE plpgsql AS $$ BEGIN EXECUTE format('CREATE TABLE app.%I (a int)', 'grown'); END $$;
 CREATE TABLE app.guarded (id int, owner text);
 ALTER TABLE app.guarded ENABLE ROW LEVEL SECURITY;
 CREATE POLICY p ON app.guarded USING (app.audit(owner) > 0);
@@ -189,6 +195,13 @@ const REACHED: &[(&str, Reason)] = &[
         Reason::Read,
     ),
     ("SELECT positive('1')", Reason::Read),
+    ("SELECT ROW(1, 'x')::users, NULL::orders[]", Reason::Read),
+    ("SELECT ROW(1, '{}')::tainted", Reason::VolatileFunction),
+    ("SELECT NULL::app.holds[]", Reason::VolatileFunction),
+    (
+        "SELECT information_schema._pg_expandarray(indkey) FROM pg_index",
+        Reason::Read,
+    ),
     ("SELECT 1::nowhere", Reason::VolatileFunction),
     ("SELECT * FROM guarded", Reason::VolatileFunction),
     ("SELECT * FROM owned", Reason::Read),
@@ -310,6 +323,24 @@ fn only_what_may_change_the_session_is_suspect() {
         ("SELECT * FROM locked", true),
     ] {
         assert_eq!(session.suspect(sql), suspect, "{sql}");
+    }
+}
+
+#[test]
+fn what_functions_hide_is_known() {
+    let (cluster, handle) = start();
+    run(&cluster, OBJECTS);
+    let reader = handle.catalog("postgres", &Arc::default());
+    let session = Session::new(&fresh(&reader), "app");
+    for (sql, hidden) in [
+        ("SELECT tenant('x')", Hidden::SETTING),
+        ("SELECT tenant_here('x')", Hidden::NOTHING),
+        ("CALL grow()", Hidden::SCHEMA),
+        ("CALL archive()", Hidden::NOTHING),
+        ("SELECT audit('x'), loud()", Hidden::NOTHING),
+    ] {
+        let verdict = session.verdict(&classify(sql.as_bytes()));
+        assert_eq!(verdict.hidden, hidden, "{sql}");
     }
 }
 

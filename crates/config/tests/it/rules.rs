@@ -14,7 +14,7 @@ fn with(rules: &str) -> Result<Config, Vec<String>> {
 
 #[track_caller]
 fn check(rules: &str, expected: &[&str]) {
-    assert_eq!(with(rules).unwrap_err(), expected, "{rules}");
+    assert_eq!(with(rules).expect_err("refused"), expected, "{rules}");
 }
 
 #[test]

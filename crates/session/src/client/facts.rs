@@ -2,11 +2,11 @@
 
 use std::rc::Rc;
 
-use pgweir_model::catalog::Verdict;
+use pgweir_model::catalog::{Hidden, Verdict};
 use pgweir_model::{PinReason, Reason};
 use pgweir_sql::effects::TransactionControl;
-use pgweir_sql::{Classified, PinSet, StatementKind, TransactionModes};
-use pgweir_sql::plan::Plan;
+use pgweir_sql::plan::{Plan, Traits};
+use pgweir_sql::{PinSet, TransactionModes};
 
 /// The facts of one batch (or of the part of it that is at hand).
 #[derive(Debug, Clone, Default)]
@@ -28,6 +28,8 @@ pub struct Facts {
     pub statements: u32,
     /// Statements that the proxy answers itself.
     pub local_statements: u32,
+    /// Something in it may return rows: not just transaction control and settings, which drivers run with a limit of one row.
+    pub(super) returns_rows: bool,
     /// It holds a SET TRANSACTION.
     sets_modes: bool,
     /// The modes of its BEGIN.
@@ -38,7 +40,7 @@ pub struct Facts {
 
 /// A set of things that are true of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Marks(u16);
+pub struct Marks(u32);
 
 impl Marks {
     /// Something in it may have changed settings or taken locks inside: the server connection is reset afterwards.
@@ -57,8 +59,6 @@ impl Marks {
     pub const UNKNOWN_STATEMENT: Marks = Marks(64);
     /// It opens a transaction block.
     pub const OPENS_TRANSACTION: Marks = Marks(128);
-    /// It rolls a transaction back.
-    pub const ROLLS_BACK: Marks = Marks(1 << 14);
     /// It leaves a cursor or portal open, so that the transaction cannot move to another server.
     pub const LEAVES_OPEN: Marks = Marks(1 << 10);
     /// It may undo what keeps the session on its server connection.
@@ -69,6 +69,8 @@ impl Marks {
     pub const STATE: Marks = Marks(1 << 12);
     /// What one of its statement names means depends on how an earlier batch ends.
     pub const DEPENDS: Marks = Marks(256);
+    /// It may set a parameter that no view of the server lists.
+    pub const HIDES: Marks = Marks(1 << 15);
     /// It makes the server forget prepared statements.
     pub const DISCARDS: Marks = Marks(512);
 
@@ -100,61 +102,59 @@ impl Facts {
             self.hinted = Some(Rc::clone(plan));
         }
         let effects = &classified.effects;
-        if may_unpin(&plan.classified) {
+        let traits = plan.traits;
+        if traits.has(Traits::MAY_UNPIN) {
             self.marks.set(Marks::MAY_UNPIN);
-        }
-        if matches!(
-            effects.transaction,
-            TransactionControl::End { commit: false, .. }
-        ) {
-            self.marks.set(Marks::ROLLS_BACK);
         }
         if effects.state {
             self.marks.set(Marks::STATE);
         }
         // A setting made by a function is asked of the server, whether it pins or not.
-        if verdict.suspect || effects.pins.contains(PinReason::Setting) {
+        if verdict.suspect || traits.has(Traits::PINS_SETTING) {
             self.marks.set(Marks::SUSPECT);
         }
-        if effects.ddl {
+        if verdict.hidden.has(Hidden::SETTING) {
+            self.marks.set(Marks::HIDES);
+        }
+        if effects.ddl || verdict.hidden.has(Hidden::SCHEMA) {
             self.marks.set(Marks::DDL);
         }
-        if !effects.discard.is_empty() {
+        if traits.has(Traits::DISCARDS) {
             self.marks.set(Marks::DISCARDS);
         }
-        if opens_transaction(effects.transaction) {
+        if traits.has(Traits::OPENS_TRANSACTION) {
             self.marks.set(Marks::OPENS_TRANSACTION);
         }
-        let is_a_read = is_read(verdict.reason) && !plan.learned_primary.get();
-        let is_neutral = classified.is_neutral()
-            || classified.is_settings_only()
-            || matches!(
-                effects.transaction,
-                TransactionControl::End { chain: false, .. } | TransactionControl::Set(_)
-            );
+        self.returns_rows |=
+            effects.transaction == TransactionControl::None && !traits.has(Traits::NEUTRAL);
+        let is_a_read = is_read(verdict.reason) && !plan.is_learned_primary();
         if let TransactionControl::Begin(modes) = effects.transaction {
             // A second one in a batch is too much to follow.
             if self.begin.is_some() || self.statements > 1 {
                 self.marks.set(Marks::NEEDS_PRIMARY);
             }
             self.begin = Some(modes);
-        } else if !is_a_read && !is_neutral {
-            if writes(verdict.reason, classified) {
+        } else if !is_a_read && !traits.has(Traits::NEUTRAL) {
+            if writes(verdict.reason, traits) {
                 self.marks.set(Marks::WRITES);
             }
             self.marks.set(Marks::NEEDS_PRIMARY);
         }
-        self.sets_modes |= matches!(effects.transaction, TransactionControl::Set(_));
+        match (effects.transaction, &mut self.begin) {
+            (TransactionControl::Set(modes), Some(begin)) => *begin = begin.and(modes),
+            (TransactionControl::Set(_), None) => self.sets_modes = true,
+            _ => {}
+        }
         if self.sets_modes && self.statements > 1 {
             // What comes with it may be the first statement of a transaction of other modes.
             self.marks.set(Marks::NEEDS_PRIMARY);
         }
-        if is_declare(plan) {
+        if traits.has(Traits::DECLARES) {
             self.marks.set(Marks::LEAVES_OPEN);
         }
         let replace = match (&self.deciding, self.verdict) {
             (Some(deciding), Some(verdict)) => {
-                is_read(verdict.reason) && !deciding.learned_primary.get() && !is_a_read
+                is_read(verdict.reason) && !deciding.is_learned_primary() && !is_a_read
             }
             _ => true,
         };
@@ -193,53 +193,7 @@ pub fn is_read(reason: Reason) -> bool {
 
 /// Returns whether a statement that only the primary runs may change what a later read sees. Locks, questions about the node
 /// and the sequences, which are read on the primary alone, do not.
-fn writes(reason: Reason, classified: &Classified) -> bool {
-    let is_harmless = matches!(reason, Reason::RowLock | Reason::PrimaryOnly)
-        && classified.statements.iter().all(|s| s.kind == StatementKind::Query)
-        && !classified.functions.iter().any(|f| {
-            // Large objects, other servers, and what writes to the catalog.
-            ["lo_", "lowrite", "dblink", "pg_import", "pg_logical"]
-                .iter()
-                .any(|prefix| f.name.starts_with(prefix))
-        });
-    !is_harmless
-}
-
-/// Returns whether a text may undo session state: what it undoes is then asked of the server.
-fn may_unpin(classified: &Classified) -> bool {
-    use StatementKind as Kind;
-    let undoes = |kind: Kind| {
-        matches!(
-            kind,
-            Kind::Close
-                | Kind::Ddl
-                | Kind::Discard
-                | Kind::Unlisten
-                | Kind::Deallocate
-                | Kind::Commit
-                | Kind::Rollback
-        )
-    };
-    let unlocks = |name: &str| name.starts_with("pg_advisory_unlock");
-    classified.effects.suspect
-        || !classified.effects.discard.is_empty()
-        || classified.statements.iter().any(|s| undoes(s.kind))
-        || classified.functions.iter().any(|f| unlocks(&f.name))
-}
-
-fn is_declare(plan: &Plan) -> bool {
-    let statements = &plan.classified.statements;
-    statements.iter().any(|s| s.kind == StatementKind::Declare)
-}
-
-fn opens_transaction(control: TransactionControl) -> bool {
-    match control {
-        TransactionControl::Begin(_) => true,
-        TransactionControl::Sequence { opens, .. } => opens,
-        TransactionControl::End { chain, .. } => chain,
-        TransactionControl::None
-        | TransactionControl::Set(_)
-        | TransactionControl::Savepoint(_)
-        | TransactionControl::PrepareTransaction => false,
-    }
+fn writes(reason: Reason, traits: Traits) -> bool {
+    let is_answered = matches!(reason, Reason::RowLock | Reason::PrimaryOnly);
+    !(is_answered && traits.has(Traits::CHANGES_NOTHING))
 }

@@ -482,10 +482,7 @@ impl ClientSession {
             );
             // An error in its text comes first, so the server gets it, under a name that is taken there as well.
             if matches!(self.place(&existing, server, out), Placed::Named) {
-                let tail_start = message.start + HEADER_LEN + name_len + 1;
-                let tail_len = message.header.frame_len() - HEADER_LEN - name_len - 1;
-                out.scratch_mut(|bytes| parse_head(bytes, &existing.server_name, tail_len));
-                out.input(tail_start..message.end);
+                parse_under(&existing.server_name, message, name_len, out);
                 let code = Sqlstate::DUPLICATE_PREPARED_STATEMENT.0;
                 let error = ErrorBuilder::new(Severity::Error, code, &text).build();
                 self.outstanding.push(Entry {
@@ -516,10 +513,7 @@ impl ClientSession {
             && !server.statements.is_schema_changing();
         if is_failed {
             // It is refused, wherever it is known.
-            let tail_start = message.start + HEADER_LEN + name_len + 1;
-            let tail_len = message.header.frame_len() - HEADER_LEN - name_len - 1;
-            out.scratch_mut(|bytes| parse_head(bytes, b"", tail_len));
-            out.input(tail_start..message.end);
+            parse_under(b"", message, name_len, out);
             server.unnamed = None;
         } else if server.statements.touch_fresh(id) || is_unnamed_there {
             entry.action = Action::Fake;
@@ -529,10 +523,7 @@ impl ClientSession {
             entry.places = Some(id);
         } else {
             self.make_room(id, server, out);
-            let tail_start = message.start + HEADER_LEN + name_len + 1;
-            let tail_len = message.header.frame_len() - HEADER_LEN - name_len - 1;
-            out.scratch_mut(|bytes| parse_head(bytes, &statement.server_name, tail_len));
-            out.input(tail_start..message.end);
+            parse_under(&statement.server_name, message, name_len, out);
             server.statements.place(id);
             entry.places = Some(id);
         }
@@ -785,6 +776,14 @@ fn ends_transaction(statement: &Statement) -> bool {
             TransactionControl::None | TransactionControl::Set(_) | TransactionControl::Begin(_)
         )
     })
+}
+
+/// Puts out a client's Parse under another name; `name_len` is that of the client's.
+fn parse_under(name: &[u8], message: Message<'_>, name_len: usize, out: &mut Gather) {
+    let tail_start = message.start + HEADER_LEN + name_len + 1;
+    let tail_len = message.header.frame_len() - HEADER_LEN - name_len - 1;
+    out.scratch_mut(|bytes| parse_head(bytes, name, tail_len));
+    out.input(tail_start..message.end);
 }
 
 /// Close of a statement never reaches a server: others may use the same one.

@@ -2,11 +2,9 @@
 
 use std::rc::Rc;
 
-use pgweir_sql::plan::Plan;
 use pgweir_model::PinReason;
-use pgweir_sql::{
-    Classified, Discard, PinSet, StateEvent, StatementKind, hidden, state_statements,
-};
+use pgweir_sql::plan::{Plan, Traits};
+use pgweir_sql::{Classified, Discard, PinSet, StateEvent, hidden, state_statements};
 use pgweir_wire::frontend::{BindHead, Close, Describe, Execute, Parse, Query, Target, tag};
 use pgweir_wire::{Frame, Header};
 
@@ -278,10 +276,11 @@ impl ClientSession {
                 }
             }
             tag::EXECUTE => {
-                let marks = &mut self.batch.facts.marks;
-                marks.set(Marks::NEEDS_SERVER);
-                if Execute::decode(body).is_ok_and(|execute| execute.max_rows != 0) {
-                    marks.set(Marks::LEAVES_OPEN);
+                let facts = &mut self.batch.facts;
+                facts.marks.set(Marks::NEEDS_SERVER);
+                let is_limited = |execute: Execute<'_>| execute.max_rows != 0;
+                if facts.returns_rows && Execute::decode(body).is_ok_and(is_limited) {
+                    facts.marks.set(Marks::LEAVES_OPEN);
                 }
             }
             tag::SYNC => return Ok(Some(Portion::Batch)),
@@ -310,9 +309,10 @@ impl ClientSession {
             return;
         };
         let tail = body.get(parse.name.len() + 1..).unwrap_or_default();
-        let statement = tables
-            .statements
-            .prepare(tail, parse.sql, self.reading(), &mut tables.plans);
+        let statement =
+            tables
+                .statements
+                .prepare(tail, parse.sql, self.reading(), &mut tables.plans);
         if let Some(plan) = &statement.plan {
             self.add_plan(plan, parse.sql);
         }
@@ -344,7 +344,9 @@ impl ClientSession {
     /// Adds a statement to the facts; `text` is its own, not its shape.
     fn add_plan(&mut self, plan: &Rc<Plan>, text: &[u8]) {
         let classified = &plan.classified;
-        if let Some(executed) = self.executed(classified, text) {
+        if plan.traits.has(Traits::EXECUTES)
+            && let Some(executed) = self.executed(text)
+        {
             // What it runs decides; that it is run by name does not matter.
             let verdict = executed.verdict(&self.lens);
             self.batch.facts.marks.set(Marks::STATE);
@@ -352,13 +354,19 @@ impl ClientSession {
             self.keep(&executed);
             return;
         }
-        let is_local = classified.is_local()
-            || self.deallocates_own(&classified.effects.discard, classified);
+        let is_local =
+            classified.is_local() || self.deallocates_own(&classified.effects.discard, classified);
         let verdict = plan.verdict(&self.lens);
         self.batch.facts.add_plan(plan, verdict, is_local);
-        let pins = hidden_pins(classified, text);
-        self.batch.facts.pins = self.batch.facts.pins.union(pins);
-        self.batch.facts.pin = self.batch.facts.pin.or(pins.iter().next());
+        let pins = hidden_pins(plan, text);
+        let facts = &mut self.batch.facts;
+        if !pins.is_empty() {
+            facts.pins = facts.pins.union(pins);
+            facts.pin = facts.pin.or(pins.iter().next());
+        }
+        if plan.traits.has(Traits::DOES) && hidden::changes_schema(text) {
+            facts.marks.set(Marks::DDL);
+        }
         if plan.classified.effects.settings && self.state.has_startup() {
             // Should it take away what the session came with, that is brought back before anything else is run.
             self.batch.facts.marks.set(Marks::DISCARDS);
@@ -373,13 +381,7 @@ impl ClientSession {
     }
 
     /// Returns the plan of the statement that an `EXECUTE` runs, if that was prepared by the protocol.
-    fn executed(&self, classified: &Classified, text: &[u8]) -> Option<Rc<Plan>> {
-        let [only] = classified.statements.as_slice() else {
-            return None;
-        };
-        if only.kind != StatementKind::Execute {
-            return None;
-        }
+    fn executed(&self, text: &[u8]) -> Option<Rc<Plan>> {
         let statements = state_statements(text);
         let StateEvent::Execute { name, .. } = &statements.first()?.event else {
             return None;
@@ -468,20 +470,13 @@ impl ClientSession {
 }
 
 /// Returns what keeps the session on its server connection, as far as only the text tells.
-fn hidden_pins(classified: &Classified, text: &[u8]) -> PinSet {
-    let effects = &classified.effects;
-    let mut pins = effects.pins;
-    if pins.contains(PinReason::Setting)
-        && classified.functions.iter().any(|f| &*f.name == "set_config")
-        && hidden::sets_adopted_only(text)
-    {
+fn hidden_pins(plan: &Plan, text: &[u8]) -> PinSet {
+    let mut pins = plan.classified.effects.pins;
+    let sets = Traits::PINS_SETTING.union(Traits::CALLS_SET_CONFIG);
+    if plan.traits.has(sets) && hidden::sets_adopted_only(text) {
         pins.remove(PinReason::Setting);
     }
-    let is_do = |kind| kind == StatementKind::Do;
-    if effects.suspect
-        && classified.statements.iter().any(|s| is_do(s.kind))
-        && hidden::sets_unlisted(text)
-    {
+    if plan.traits.has(Traits::DOES) && hidden::sets_unlisted(text) {
         pins.insert(PinReason::Setting);
     }
     pins

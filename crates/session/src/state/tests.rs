@@ -33,11 +33,17 @@ fn shown(set: &ParameterSet) -> String {
         Value::Text(text) => text.to_string(),
         Value::Statement { words, .. } => words.as_ref().map_or("?".into(), |w| w.join("+")),
     };
-    let entry = |entry: &crate::parameters::Setting| format!("{}={}", entry.name, value(&entry.value));
-    set.entries().iter().map(entry).collect::<Vec<_>>().join(" ")
+    let entry =
+        |entry: &crate::parameters::Setting| format!("{}={}", entry.name, value(&entry.value));
+    set.entries()
+        .iter()
+        .map(entry)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn settings_follow_transactions_and_savepoints() {
     let table: &[(&[&str], &str)] = &[
         (&["SET geqo = off", "."], "geqo=off"),
@@ -45,30 +51,93 @@ fn settings_follow_transactions_and_savepoints() {
         (&["BEGIN", "SET geqo = off", "COMMIT", "."], "geqo=off"),
         (&["BEGIN", "SET geqo = off", "ROLLBACK", "."], ""),
         (&["BEGIN", "SET geqo = off", "!", "ROLLBACK", "."], ""),
-        (&["SET geqo = on", ".", "BEGIN", "SET geqo = off", "ROLLBACK", "."], "geqo=on"),
         (
-            &["BEGIN", "SET geqo = on", "SAVEPOINT a", "SET geqo = off", "ROLLBACK TO a", "COMMIT", "."],
+            &[
+                "SET geqo = on",
+                ".",
+                "BEGIN",
+                "SET geqo = off",
+                "ROLLBACK",
+                ".",
+            ],
             "geqo=on",
         ),
         (
-            &["BEGIN", "SAVEPOINT a", "SET geqo = off", "!", "ROLLBACK TO a", "COMMIT", "."],
+            &[
+                "BEGIN",
+                "SET geqo = on",
+                "SAVEPOINT a",
+                "SET geqo = off",
+                "ROLLBACK TO a",
+                "COMMIT",
+                ".",
+            ],
+            "geqo=on",
+        ),
+        (
+            &[
+                "BEGIN",
+                "SAVEPOINT a",
+                "SET geqo = off",
+                "!",
+                "ROLLBACK TO a",
+                "COMMIT",
+                ".",
+            ],
             "",
         ),
         (
-            &["BEGIN", "SAVEPOINT a", "SET geqo = off", "RELEASE a", "COMMIT", "."],
+            &[
+                "BEGIN",
+                "SAVEPOINT a",
+                "SET geqo = off",
+                "RELEASE a",
+                "COMMIT",
+                ".",
+            ],
             "geqo=off",
         ),
         (
-            &["BEGIN", "SAVEPOINT a", "SET geqo = off", "SAVEPOINT a", "SET geqo = on", "ROLLBACK TO a", "RELEASE a", "ROLLBACK TO a", "COMMIT", "."],
+            &[
+                "BEGIN",
+                "SAVEPOINT a",
+                "SET geqo = off",
+                "SAVEPOINT a",
+                "SET geqo = on",
+                "ROLLBACK TO a",
+                "RELEASE a",
+                "ROLLBACK TO a",
+                "COMMIT",
+                ".",
+            ],
             "",
         ),
         (&["BEGIN", "SET LOCAL geqo = off", "COMMIT", "."], ""),
-        (&["BEGIN", "SET geqo = off", "COMMIT AND CHAIN", "SET geqo = on", "ROLLBACK", "."], "geqo=off"),
+        (
+            &[
+                "BEGIN",
+                "SET geqo = off",
+                "COMMIT AND CHAIN",
+                "SET geqo = on",
+                "ROLLBACK",
+                ".",
+            ],
+            "geqo=off",
+        ),
         (&["SET geqo = off", "BEGIN", "ROLLBACK", "."], ""),
         (&["SET geqo = off", ".", "RESET geqo", "."], ""),
-        (&["SET ROLE a", "SET geqo = off", "RESET ALL", "."], "role=a"),
-        (&["SET ROLE a", "SET SESSION AUTHORIZATION b", "."], "session_authorization=b"),
-        (&["SET ROLE a", "SET geqo = off", ".", "DISCARD ALL", "."], ""),
+        (
+            &["SET ROLE a", "SET geqo = off", "RESET ALL", "."],
+            "role=a",
+        ),
+        (
+            &["SET ROLE a", "SET SESSION AUTHORIZATION b", "."],
+            "session_authorization=b",
+        ),
+        (
+            &["SET ROLE a", "SET geqo = off", ".", "DISCARD ALL", "."],
+            "",
+        ),
     ];
     for (script, expected) in table {
         let mut state = state(&[]);
@@ -108,15 +177,37 @@ fn the_journal_holds_what_opens_the_transaction_anew() {
     };
     let table: &[(&[&str], &str)] = &[
         (&["BEGIN"], "BEGIN"),
-        (&["START TRANSACTION", "SET LOCAL a.b = 1"], "START TRANSACTION; SET LOCAL a.b = 1"),
-        (&["BEGIN", "SAVEPOINT a", "SET geqo = off", "ROLLBACK TO a"], "BEGIN; SAVEPOINT a"),
-        (&["BEGIN", "SAVEPOINT a", "SET geqo = off", "RELEASE a"], "BEGIN; SET geqo = off"),
         (
-            &["BEGIN", "SAVEPOINT a", "SAVEPOINT b", "SET LOCAL geqo = off", "RELEASE b"],
+            &["START TRANSACTION", "SET LOCAL a.b = 1"],
+            "START TRANSACTION; SET LOCAL a.b = 1",
+        ),
+        (
+            &["BEGIN", "SAVEPOINT a", "SET geqo = off", "ROLLBACK TO a"],
+            "BEGIN; SAVEPOINT a",
+        ),
+        (
+            &["BEGIN", "SAVEPOINT a", "SET geqo = off", "RELEASE a"],
+            "BEGIN; SET geqo = off",
+        ),
+        (
+            &[
+                "BEGIN",
+                "SAVEPOINT a",
+                "SAVEPOINT b",
+                "SET LOCAL geqo = off",
+                "RELEASE b",
+            ],
             "BEGIN; SAVEPOINT a; SET LOCAL geqo = off",
         ),
         (
-            &["BEGIN", "SAVEPOINT a", "SET LOCAL geqo = off", "!", "ROLLBACK TO a", "SET LOCAL geqo = on"],
+            &[
+                "BEGIN",
+                "SAVEPOINT a",
+                "SET LOCAL geqo = off",
+                "!",
+                "ROLLBACK TO a",
+                "SET LOCAL geqo = on",
+            ],
             "BEGIN; SAVEPOINT a; SET LOCAL geqo = on",
         ),
         (&["BEGIN", "SET geqo = off", "COMMIT", "."], ""),
@@ -146,6 +237,7 @@ fn own(state: &State) -> String {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn the_proxys_own_settings_follow_transactions_like_any_other() {
     /// `set x 1`, `local x 1`, `reset x`: what the proxy does by itself; the rest is SQL.
     const TABLE: &[(&[&str], &str)] = &[
@@ -156,18 +248,63 @@ fn the_proxys_own_settings_follow_transactions_like_any_other() {
         (&["set a 1", "BEGIN", "set a 2"], "a=2"),
         (&["set a 1", "BEGIN", "set a 2", "COMMIT", "."], "a=2"),
         (&["set a 1", "BEGIN", "set a 2", "ROLLBACK", "."], "a=1"),
-        (&["set a 1", "BEGIN", "set a 2", "!", "ROLLBACK", "."], "a=1"),
+        (
+            &["set a 1", "BEGIN", "set a 2", "!", "ROLLBACK", "."],
+            "a=1",
+        ),
         (&["set a 1", "BEGIN", "local a 2"], "a=2"),
         (&["set a 1", "BEGIN", "local a 2", "COMMIT", "."], "a=1"),
-        (&["set a 1", "BEGIN", "local a 2", "set a 3", "COMMIT", "."], "a=3"),
+        (
+            &["set a 1", "BEGIN", "local a 2", "set a 3", "COMMIT", "."],
+            "a=3",
+        ),
         (&["BEGIN", "set a 3", "local a 2"], "a=2"),
         (&["BEGIN", "set a 3", "local a 2", "COMMIT", "."], "a=3"),
         (&["set a 1", "BEGIN", "localreset a"], ""),
         (&["set a 1", "BEGIN", "localreset a", "COMMIT", "."], "a=1"),
-        (&["BEGIN", "set a 1", "SAVEPOINT s", "set a 2", "ROLLBACK TO s"], "a=1"),
-        (&["BEGIN", "SAVEPOINT s", "set a 2", "RELEASE s", "COMMIT", "."], "a=2"),
-        (&["BEGIN", "SAVEPOINT s", "set a 2", "!", "ROLLBACK TO s", "COMMIT", "."], ""),
-        (&["BEGIN", "local a 1", "SAVEPOINT s", "local a 2", "ROLLBACK TO s"], "a=1"),
+        (
+            &[
+                "BEGIN",
+                "set a 1",
+                "SAVEPOINT s",
+                "set a 2",
+                "ROLLBACK TO s",
+            ],
+            "a=1",
+        ),
+        (
+            &[
+                "BEGIN",
+                "SAVEPOINT s",
+                "set a 2",
+                "RELEASE s",
+                "COMMIT",
+                ".",
+            ],
+            "a=2",
+        ),
+        (
+            &[
+                "BEGIN",
+                "SAVEPOINT s",
+                "set a 2",
+                "!",
+                "ROLLBACK TO s",
+                "COMMIT",
+                ".",
+            ],
+            "",
+        ),
+        (
+            &[
+                "BEGIN",
+                "local a 1",
+                "SAVEPOINT s",
+                "local a 2",
+                "ROLLBACK TO s",
+            ],
+            "a=1",
+        ),
         (&["set a 1", "RESET ALL", "."], ""),
         (&["set a 1", "BEGIN", "RESET ALL", "ROLLBACK", "."], "a=1"),
         (&["set a 1", "DISCARD ALL", "."], ""),

@@ -1,6 +1,5 @@
 //! What a server connection is told before a session uses it, and what must be undone afterwards.
 
-
 use pgweir_model::PinReason;
 use pgweir_session::server::Ledger;
 use pgweir_session::{ClientSession, ServerSession};

@@ -7,9 +7,9 @@
 
 use std::time::{Duration, Instant};
 
+use pgweir_session::{ClientSession, Limits, Tables};
 use pgweir_wire::Frames;
 use pgweir_wire::backend::{ErrorResponse, tag};
-use pgweir_session::{ClientSession, Limits, Tables};
 
 use crate::model::Model;
 use crate::notation::{client_bytes, show_client, show_server};

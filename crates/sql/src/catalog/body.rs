@@ -76,6 +76,13 @@ impl Body {
         body
     }
 
+    /// Reads the body of a `DO` block.
+    pub(crate) fn of_block(source: &str) -> Self {
+        let mut body = Body::default();
+        body.read_text(source);
+        body
+    }
+
     fn read_text(&mut self, source: &str) {
         let text = with_lower_case_words(source);
         let tokens: Vec<Token<'_>> = Lexer::new(&text)
@@ -310,7 +317,11 @@ mod tests {
             let none = References::default;
             Body::read("plpython3u", source, none(), none()).hidden
         };
-        for source in ["plpy.execute(\"SET a.b = 1\")", "set_config( ", "a.b.Class.method"] {
+        for source in [
+            "plpy.execute(\"SET a.b = 1\")",
+            "set_config( ",
+            "a.b.Class.method",
+        ] {
             assert_eq!(hidden(source), Hidden::SETTING, "{source}");
         }
         for source in ["return a + b", "x.reset() or offset = 1"] {

@@ -128,7 +128,12 @@ impl Known<'_> {
         Verdict {
             reason,
             suspect: does.leaves || by_call || is_dblink,
-            hidden: does.hidden,
+            // Who says that a replica may run it says that it leaves nothing.
+            hidden: if self.policy.is_replica_safe(schema, &row.name) {
+                Hidden::NOTHING
+            } else {
+                does.hidden
+            },
         }
     }
 

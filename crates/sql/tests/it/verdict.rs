@@ -319,19 +319,38 @@ fn what_a_function_hides_is_known_through_all_that_reaches_it() {
         )),
     };
     source.functions = vec![
-        function(20010, "tenant", true, "BEGIN PERFORM set_config('a.b', $1, false); END"),
-        function(20011, "local", true, "BEGIN PERFORM set_config('a.b', $1, true); END"),
+        function(
+            20010,
+            "tenant",
+            true,
+            "BEGIN PERFORM set_config('a.b', $1, false); END",
+        ),
+        function(
+            20011,
+            "local",
+            true,
+            "BEGIN PERFORM set_config('a.b', $1, true); END",
+        ),
         function(20012, "login", true, "BEGIN PERFORM tenant('x'); END"),
         function(20013, "grows", true, "BEGIN CREATE TABLE t (a int); END"),
-        function(20014, "refused", false, "BEGIN SET a.b = 1; CREATE TABLE t (a int); END"),
+        function(
+            20014,
+            "refused",
+            false,
+            "BEGIN SET a.b = 1; CREATE TABLE t (a int); END",
+        ),
     ];
-    source.reach = vec![(
-        21001,
+    let references = |functions: &[u32], relations: &[u32]| {
         Arc::new(References {
-            functions: [20012].into(),
+            functions: functions.into(),
+            relations: relations.into(),
             ..References::default()
-        }),
-    )];
+        })
+    };
+    source.reach = vec![
+        (21001, references(&[20012], &[])),
+        (21002, references(&[], &[21001])),
+    ];
     let catalog = objects(source, Policy::default());
     for (sql, hidden) in [
         ("SELECT tenant('x')", Hidden::SETTING),
@@ -340,7 +359,10 @@ fn what_a_function_hides_is_known_through_all_that_reaches_it() {
         ("SELECT * FROM vv", Hidden::SETTING),
         ("INSERT INTO t SELECT login()", Hidden::SETTING),
         ("CALL grows()", Hidden::SCHEMA),
-        ("SELECT login(), grows()", Hidden::SETTING.union(Hidden::SCHEMA)),
+        (
+            "SELECT login(), grows()",
+            Hidden::SETTING.union(Hidden::SCHEMA),
+        ),
         ("SELECT refused()", Hidden::NOTHING),
         ("SELECT nowhere()", Hidden::NOTHING),
         ("EXPLAIN SELECT login()", Hidden::NOTHING),

@@ -13,8 +13,9 @@ use crate::tokens::Tokens;
 
 /// What text that is run may begin with where it sets no parameter by itself.
 const QUIET: &[&str] = &[
-    "alter", "analyze", "cluster", "comment", "copy", "create", "delete", "drop", "explain", "grant", "insert", "lock", "merge",
-    "notify", "refresh", "reindex", "revoke", "select", "table", "truncate", "update", "vacuum", "values", "with",
+    "alter", "analyze", "cluster", "comment", "copy", "create", "delete", "drop", "explain",
+    "grant", "insert", "lock", "merge", "notify", "refresh", "reindex", "revoke", "select",
+    "table", "truncate", "update", "vacuum", "values", "with",
 ];
 
 /// Returns what a statement that begins at `index` does.
@@ -68,17 +69,18 @@ fn of_execute(t: Tokens<'_, '_>, index: usize) -> Hidden {
     let end = (index..t.len()).find(|at| t.punct(*at, ";"));
     let text = t.to(end.unwrap_or(t.len()));
     let calls_set_config = text.from(index).0.iter().any(|token| {
-        token.is_string() && memchr::memmem::find(&token.text.to_ascii_lowercase(), b"set_config").is_some()
+        token.is_string()
+            && memchr::memmem::find(&token.text.to_ascii_lowercase(), b"set_config").is_some()
     });
     let mut first = index;
     while text.punct(first, "(") || text.word(first, "format") && text.punct(first + 1, "(") {
         first += 1;
     }
     let literal = text.at(first);
-    if calls_set_config || !literal.is_string() {
+    let content = literal.content().filter(|_| !calls_set_config);
+    let Some(content) = content else {
         return Hidden::SETTING;
-    }
-    let content = content(literal.text);
+    };
     let words: Vec<Vec<u8>> = Lexer::new(content)
         .filter(|token| !matches!(token.kind, TokenKind::Whitespace | TokenKind::Comment))
         .take(3)
@@ -98,27 +100,14 @@ fn of_execute(t: Tokens<'_, '_>, index: usize) -> Hidden {
     }
 }
 
-/// Returns what is between the quotes of a literal.
-fn content(literal: &[u8]) -> &[u8] {
-    let quote = literal.iter().position(|byte| matches!(byte, b'\'' | b'$'));
-    let start = match quote {
-        Some(at) if literal.get(at) == Some(&b'$') => {
-            let tag = literal.iter().skip(at + 1).position(|byte| *byte == b'$');
-            at + 2 + tag.unwrap_or(0)
-        }
-        Some(at) => at + 1,
-        None => 0,
-    };
-    literal.get(start..).unwrap_or_default()
-}
-
 /// Returns what a function in a language that is not read may do. A text without `SET` in it sets nothing, unless its text is
 /// elsewhere: one of a single word names a class or a file.
 pub(super) fn of_foreign_text(source: &str) -> Hidden {
     let source = source.trim();
     let is_elsewhere = !source.contains(char::is_whitespace);
     let words = source.split(|c: char| !c.is_alphanumeric() && c != '_');
-    let sets = |word: &str| word.eq_ignore_ascii_case("set") || word.eq_ignore_ascii_case("set_config");
+    let sets =
+        |word: &str| word.eq_ignore_ascii_case("set") || word.eq_ignore_ascii_case("set_config");
     if is_elsewhere || words.into_iter().any(sets) {
         Hidden::SETTING
     } else {
