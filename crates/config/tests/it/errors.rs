@@ -63,7 +63,7 @@ fn what_is_not_built_is_told_apart_from_what_is_unknown() {
             "f:4: http: is not built in this version",
             "f:6: cache: is not built in this version",
             "f:8: [databases.app] consistency: \"strong\" is not built in this version; use session, eventual",
-            "f:9: [databases.app] transaction_reads: \"until_write\" is not built in this version; use primary",
+            "f:9: [databases.app] transaction_reads: \"until_commit\" is none of primary, until_write",
             "f:10: [databases.app] splitting: \"observe\" is not built in this version; use off, on",
             "f:11: [databases.app] shards: is not built in this version",
             "f:12: [server] tls: is not built in this version",
