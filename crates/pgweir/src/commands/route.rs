@@ -320,7 +320,10 @@ mod tests {
         );
         assert!(scene.explain(blocked).contains("28146a707030cb58"));
         scene.log_in(&config, Some("other"), None, "nightly");
-        assert_eq!(last_row(&scene, "TABLE t"), "route|replica|read|a, c");
+        assert_eq!(
+            last_row(&scene, "SELECT * FROM t"),
+            "route|replica|read|a, c"
+        );
     }
 
     #[test]

@@ -99,6 +99,43 @@ fn route_prints_the_decision_as_a_table() {
 }
 
 #[test]
+fn route_knows_the_functions_of_a_schema() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("schema.sql");
+    fs::write(
+        &file,
+        "\\restrict x\n\
+         CREATE FUNCTION public.tax(n int) RETURNS int LANGUAGE sql STABLE AS 'SELECT n * 2';\n\
+         CREATE FUNCTION public.note(n int) RETURNS int LANGUAGE sql VOLATILE AS 'SELECT n';\n\
+         CREATE VIEW public.noted AS SELECT public.note(1);\n\
+         ALTER TABLE nothing OWNER TO nobody;\n",
+    )
+    .unwrap();
+    let file = file.to_str().unwrap();
+    for (sql, expected) in [
+        ("SELECT tax(1)", ["route", "replica", "read"]),
+        (
+            "SELECT * FROM noted",
+            ["route", "primary", "volatile_function"],
+        ),
+    ] {
+        let (code, stdout, stderr) = outcome(pgweir(["route", sql, "--schema", file]));
+        assert_eq!(code, 0, "{stderr}");
+        assert!(
+            stderr.contains("1 statements of") && stderr.contains("failed"),
+            "{stderr}"
+        );
+        let cells = |line: &str| {
+            line.split('|')
+                .map(|cell| cell.trim().to_owned())
+                .collect::<Vec<_>>()
+        };
+        let route = stdout.lines().map(cells).find(|cells| cells[0] == "route");
+        assert_eq!(route.unwrap()[..3], expected, "{stdout}");
+    }
+}
+
+#[test]
 fn wrong_usage_exits_with_2() {
     let (code, _, stderr) = outcome(pgweir(["demo", "--port", "seven"]));
     assert_eq!(code, 2);
