@@ -91,13 +91,7 @@ impl Facts {
     /// `is_local` says that the proxy answers it.
     pub(super) fn add_plan(&mut self, plan: &Rc<Plan>, verdict: Verdict, is_local: bool) {
         let classified = &plan.classified;
-        self.statements += 1;
-        if is_local {
-            self.local_statements += 1;
-        } else if classified.mixes_local() {
-            self.local_statements += 1;
-            self.statements += 1;
-        }
+        self.count(classified, is_local);
         if classified.hint.is_some() && self.hinted.is_none() {
             self.hinted = Some(Rc::clone(plan));
         }
@@ -162,6 +156,13 @@ impl Facts {
             self.deciding = Some(Rc::clone(plan));
             self.verdict = Some(verdict);
         }
+    }
+
+    /// A text that mixes statements for the proxy with others counts as one of each.
+    fn count(&mut self, classified: &Classified, is_local: bool) {
+        let mixes = !is_local && classified.mixes_local();
+        self.statements += 1 + u32::from(mixes);
+        self.local_statements += u32::from(is_local || mixes);
     }
 
     /// Keeps a plan for those who look at all of them.
