@@ -6,7 +6,7 @@ use pgweir_model::catalog::{Hidden, Verdict};
 use pgweir_model::{PinReason, Reason};
 use pgweir_sql::effects::TransactionControl;
 use pgweir_sql::plan::{Plan, Traits};
-use pgweir_sql::{PinSet, TransactionModes};
+use pgweir_sql::{Classified, PinSet, TransactionModes};
 
 /// The facts of one batch (or of the part of it that is at hand).
 #[derive(Debug, Clone, Default)]

@@ -481,7 +481,9 @@ impl ClientSession {
                 String::from_utf8_lossy(name)
             );
             // An error in its text comes first, so the server gets it, under a name that is taken there as well.
-            if matches!(self.place(&existing, server, out), Placed::Named) {
+            let is_placeable =
+                server.status != TransactionStatus::Failed || server.statements.touch(existing.id);
+            if is_placeable && matches!(self.place(&existing, server, out), Placed::Named) {
                 parse_under(&existing.server_name, message, name_len, out);
                 let code = Sqlstate::DUPLICATE_PREPARED_STATEMENT.0;
                 let error = ErrorBuilder::new(Severity::Error, code, &text).build();
