@@ -137,6 +137,8 @@ pub(crate) struct Traces {
     pub(crate) ddl: bool,
     /// It may undo what keeps the session here.
     pub(crate) may_unpin: bool,
+    /// The server has been asked what it has left there.
+    pub(crate) asked: bool,
 }
 
 /// How far the use of a server connection has come.

@@ -674,6 +674,7 @@ impl Client {
                 held.pins.insert(PinReason::Setting);
             }
         }
+        held.traces.asked &= !facts.marks.has(Marks::SUSPECT);
         held.traces.may_unpin |= facts.marks.has(Marks::MAY_UNPIN);
         let owns_server = !held.pins.is_empty() || self.identity.pool_mode == PoolMode::Session;
         if facts.marks.has(Marks::DDL) && facts.pin.is_none() {

@@ -68,7 +68,10 @@ impl Client {
         };
         let server = &mut held.lease.state;
         let is_asked = if held.pins.is_empty() {
-            server.session.ledger == Ledger::Suspect && held.role == pgweir_model::Role::Primary
+            // Whatever the answer, the connection is reset before another session gets it: not everything shows.
+            server.session.ledger == Ledger::Suspect
+                && held.role == pgweir_model::Role::Primary
+                && !held.traces.asked
         } else {
             held.traces.may_unpin
         };
@@ -76,6 +79,7 @@ impl Client {
             return false;
         }
         held.traces.may_unpin = false;
+        held.traces.asked = true;
         held.stage = Stage::Asking;
         let worker = std::rc::Rc::clone(&self.counted.worker);
         let mut gather = worker.gather.borrow_mut();
@@ -173,9 +177,6 @@ impl Client {
         session.parameters = std::sync::Arc::clone(state.carried());
         for pin in left.iter() {
             session.mark_pin(pin);
-        }
-        if left.is_empty() {
-            session.acquit();
         }
         held.pins = left;
         self.session.set_owns_server(!left.is_empty());

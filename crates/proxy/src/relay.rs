@@ -292,6 +292,7 @@ impl Client {
         let traces = held.traces;
         held.traces = Traces {
             may_unpin: traces.may_unpin,
+            asked: traces.asked,
             ..Traces::default()
         };
         if traces.wrote && held.is_primary() {

@@ -368,7 +368,10 @@ impl ClientSession {
 
     /// Notes what the server has told the client of its parameters so far.
     pub(crate) fn remember_told(&mut self, server: &ServerSession) {
-        self.told.get_or_insert_with(|| server.reported().into());
+        // Outside of a transaction nothing that was set is lost with the server.
+        if self.state.is_moving() {
+            self.told.get_or_insert_with(|| server.reported().into());
+        }
     }
 
     /// Notes that the session's transaction leaves a server, and what that told the client.

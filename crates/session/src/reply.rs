@@ -503,10 +503,10 @@ impl ClientSession {
     ) {
         let Some(told) = self.told.take() else { return };
         for (name, value) in server.reported() {
-            let is_known = told
+            let is_news = told
                 .iter()
-                .any(|(known, said)| known == name && said == value);
-            if is_known || **name == *"in_hot_standby" {
+                .any(|(known, said)| known == name && said != value);
+            if !is_news || **name == *"in_hot_standby" {
                 continue;
             }
             cursor.flush(out);

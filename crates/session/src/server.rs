@@ -318,13 +318,6 @@ impl ServerSession {
         self.copy_in
     }
 
-    /// Notes that the server, asked, knows of nothing that a function has left.
-    pub fn acquit(&mut self) {
-        if self.ledger == Ledger::Suspect {
-            self.ledger = Ledger::Clean;
-        }
-    }
-
     /// Returns the SQL that undoes what the ledger says, or `None` where nothing can (the connection must be closed).
     ///
     /// After a suspect statement everything goes that a function may leave behind, except the prepared statements, which

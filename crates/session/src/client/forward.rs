@@ -471,7 +471,10 @@ impl ClientSession {
             }
             return;
         };
-        let is_failed = server.status == TransactionStatus::Failed && !ends_transaction(&statement);
+        // What is on its way may end the transaction.
+        let is_failed = server.status == TransactionStatus::Failed
+            && self.outstanding.is_empty()
+            && !ends_transaction(&statement);
         if !name.is_empty()
             && !is_failed
             && let Some(existing) = self.resolve(name)
