@@ -400,6 +400,9 @@ impl ClientSession {
     /// Notes what the server connection carries, and in which settings statements are accepted now.
     fn follow_state(&mut self, server: &mut ServerSession) {
         server.parameters = SharedParameters::clone(self.state.carried());
+        if self.state.take_unclear() {
+            server.mark(Ledger::Suspect);
+        }
         self.context.settings = match self.state.has_local() {
             true => u64::MAX,
             false => self.state.wanted_now().id,

@@ -326,7 +326,7 @@ impl ServerSession {
         match self.ledger {
             Ledger::Clean => Some(""),
             Ledger::Suspect => Some(
-                "CLOSE ALL;SET SESSION AUTHORIZATION DEFAULT;RESET ALL;UNLISTEN *;\
+                "CLOSE ALL;SET SESSION AUTHORIZATION DEFAULT;RESET ROLE;RESET ALL;UNLISTEN *;\
                  SELECT pg_catalog.pg_advisory_unlock_all();DISCARD SEQUENCES;DISCARD TEMP",
             ),
             Ledger::SessionState => Some("DISCARD ALL"),

@@ -158,6 +158,8 @@ pub struct State {
     is_moving: bool,
     /// The text of the BEGIN of the open transaction, if it was seen.
     begin: Option<Box<[u8]>>,
+    /// Who the session is was changed in a way that the server alone knows the outcome of.
+    is_unclear: bool,
     /// A DISCARD ALL has succeeded.
     has_discarded: bool,
     /// More was to be written down than is kept.
@@ -198,6 +200,7 @@ impl State {
             savepoints: Vec::new(),
             is_moving: false,
             begin: None,
+            is_unclear: false,
             has_discarded: false,
             is_journal_full: false,
             journal: Vec::new(),
@@ -372,6 +375,7 @@ impl State {
                 self.write_down(Step::Setting, text);
                 self.now.local.retain(|(known, _)| *known != name);
                 if *name == *"session_authorization" {
+                    self.is_unclear = true;
                     self.put("role", None);
                 }
                 self.put(&name, Some(value));
@@ -408,6 +412,7 @@ impl State {
             self.write_down(Step::Setting, sql.into());
         }
         if name == "session_authorization" {
+            self.is_unclear = true;
             self.put("role", None);
         }
         self.now.wanted = self.now.wanted.with(name, startup);
@@ -515,6 +520,12 @@ impl State {
             self.base = self.now.clone();
         }
         is_made
+    }
+
+    /// Returns whether the session has changed who it is since the last time this was asked: whether that took a role with it
+    /// depends on what it was before.
+    pub fn take_unclear(&mut self) -> bool {
+        std::mem::take(&mut self.is_unclear)
     }
 
     /// Returns whether a DISCARD ALL has succeeded since the last time this was asked.

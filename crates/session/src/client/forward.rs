@@ -473,7 +473,7 @@ impl ClientSession {
         };
         // What is on its way may end the transaction.
         let is_failed = server.status == TransactionStatus::Failed
-            && self.outstanding.is_empty()
+            && self.outstanding.is_settled()
             && !ends_transaction(&statement);
         if !name.is_empty()
             && !is_failed
