@@ -1,7 +1,7 @@
 //! A number for a shape that is the same on every machine and after every restart.
 //!
 //! ## Why
-//! The hash of [`Shaper`](crate::Shaper) is seeded at random, so it names a shape to nobody else. A fingerprint is what a
+//! The hash of [`Shaper`] is seeded at random, so it names a shape to nobody else. A fingerprint is what a
 //! person copies from a log or from `EXPLAIN ROUTE` into the configuration.
 //!
 //! ## Limits
