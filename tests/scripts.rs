@@ -12,18 +12,11 @@ use crate::{
 };
 
 /// Scripts that do not play as they should, each with the protocols and the reason. One that does must leave this list.
-const KNOWN_WRONG: &[(&str, &[Flavour], &str)] = &[
-    (
-        "sequences of the session",
-        &Flavour::ALL,
-        "currval and lastval know what their server connection drew, and the next statement may have another one",
-    ),
-    (
-        "READ ONLY said after BEGIN runs on a replica",
-        &[Flavour::Pipelined],
-        "BEGIN and SET TRANSACTION in one batch run on the primary, which is safe",
-    ),
-];
+const KNOWN_WRONG: &[(&str, &[Flavour], &str)] = &[(
+    "sequences of the session",
+    &Flavour::ALL,
+    "currval and lastval know what their server connection drew, and the next statement may have another one",
+)];
 
 /// The parameters that a server reports: what a client believes of them must be what a direct connection would say.
 const REPORTED: [&str; 10] = [

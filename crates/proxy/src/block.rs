@@ -19,7 +19,7 @@ use pgweir_model::Reason;
 use pgweir_route::Facts as RouteFacts;
 use pgweir_session::client::{Facts, Marks, Portion};
 use pgweir_session::parameters::Value;
-use pgweir_sql::{Isolation, TransactionControl, TransactionModes};
+use pgweir_sql::{Isolation, StatementKind, TransactionControl, TransactionModes};
 use pgweir_wire::backend::{
     BindComplete, CommandComplete, NoData, ParameterDescription, ParseComplete, ReadyForQuery,
 };
@@ -259,6 +259,20 @@ impl Client {
             || facts.marks.has(Marks::UNREAD)
             || facts.deciding.as_ref().is_some_and(leaves)
             || facts.deciding.as_ref().is_some_and(is_long)
+    }
+
+    /// Returns whether the batch at hand ends the transaction first thing, and then goes on: with another, or other statements.
+    fn ends_and_goes_on(&self) -> bool {
+        let Some(plan) = &self.session.facts().deciding else {
+            return false;
+        };
+        let first = plan.classified.statements.first().map(|first| first.kind);
+        let ends_first = matches!(first, Some(StatementKind::Commit | StatementKind::Rollback));
+        let chains = matches!(
+            plan.classified.effects.transaction,
+            TransactionControl::End { chain: true, .. }
+        );
+        ends_first && (chains || self.goes_beyond())
     }
 
     /// Returns the BEGIN with which a held block is opened on a replica, where its own says READ WRITE, which no standby takes.
@@ -519,6 +533,10 @@ impl Client {
         if status == TransactionStatus::Failed {
             // What a failed transaction has seen does not matter any more.
             return self.goes_beyond() || portion != Portion::Batch;
+        }
+        if status == TransactionStatus::InTransaction && self.ends_and_goes_on() {
+            // What the transaction has seen does not matter any more either.
+            return self.session.state.can_reopen();
         }
         if status != TransactionStatus::InTransaction || !self.is_movable() {
             return false;

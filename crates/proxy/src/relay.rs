@@ -83,6 +83,11 @@ impl Client {
             && self.session.is_settled()
         {
             self.release_if_over();
+            // What the server is then asked still has to be sent.
+            progress |= self
+                .held
+                .as_ref()
+                .is_some_and(|held| held.stage == Stage::Asking);
         }
         Ok(progress)
     }
