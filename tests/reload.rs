@@ -1,11 +1,13 @@
 //! Signals: SIGHUP takes over what can be taken over, SIGTERM drains, SIGINT ends at once.
 
-use std::{fs, process::Command};
+use std::{fs, process::Command, thread};
 
 use pgweir_devcluster::Cluster;
 use pgweir_testkit::{Client, Login, eventually, patience};
 
-use crate::support::{DATABASE, PASSWORD, Proxy, assert_ours, cluster, config, login, new_cluster};
+use crate::support::{
+    DATABASE, PASSWORD, Proxy, USER, assert_ours, cluster, config, login, new_cluster,
+};
 
 /// Writes a new configuration and has it read.
 fn reload(proxy: &Proxy, text: &str) {
@@ -103,6 +105,43 @@ fn weights_users_pool_size_and_max_lag_are_taken_over_without_a_restart() {
     reload(&proxy, &lax);
     eventually!(used(&mut client, &cluster) == [true, true]);
     cluster.replica(0).resume_replay().expect("resumed");
+}
+
+/// A login that began with the old file may end after the new one was taken over.
+#[test]
+fn a_login_under_way_does_not_bring_an_old_password_back() {
+    const USERS: usize = 40;
+    let name = |n: usize| format!("user{n}");
+    let text = |password: &str| {
+        let mut text = config(cluster());
+        for n in 0..USERS {
+            text += &format!(
+                "\n[[users]]\nname = \"{}\"\npassword = \"{password}\"\n\
+                 server_user = \"{USER}\"\nserver_password = \"{PASSWORD}\"\n",
+                name(n)
+            );
+        }
+        text
+    };
+    let proxy = Proxy::start_ready(&text("0"));
+    let opens = |n: usize, password: &str| {
+        let login = Login::new(&name(n), DATABASE).password(password);
+        Client::open(proxy.addr(), &login).is_ok()
+    };
+    for round in 1..=6 {
+        let (old, new) = ((round - 1).to_string(), round.to_string());
+        thread::scope(|scope| {
+            // The first with this password: what it takes is worked out while the file is read.
+            for n in 0..USERS {
+                let (opens, old) = (&opens, &old);
+                scope.spawn(move || opens(n, old));
+            }
+            reload(&proxy, &text(&new));
+        });
+        for n in 0..USERS {
+            eventually!(!opens(n, &old));
+        }
+    }
 }
 
 #[test]

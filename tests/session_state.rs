@@ -110,8 +110,8 @@ struct Player {
 }
 
 impl Player {
-    fn new(proxy: &Proxy, name: &'static str, zone: &str, path: &str) -> Self {
-        let login = Login::new(USER, DATABASE)
+    fn new(proxy: &Proxy, database: &str, name: &'static str, zone: &str, path: &str) -> Self {
+        let login = Login::new(USER, database)
             .password(PASSWORD)
             .parameter("TimeZone", zone)
             .parameter("options", &format!("-c search_path={path}"));
@@ -395,27 +395,27 @@ impl Player {
     }
 }
 
-const DATABASE: &str = "session_state";
-
-/// What the clients look at: a table in two schemas, and roles that may read it.
-fn prepare() {
-    static ONCE: std::sync::Once = std::sync::Once::new();
-    ONCE.call_once(|| {
-        let create = format!("CREATE DATABASE {DATABASE} OWNER {USER}");
-        let roles = format!("CREATE ROLE tester_a; CREATE ROLE tester_b; GRANT tester_a, tester_b TO {USER}");
-        for sql in [&*create, &roles] {
-            cluster().sql("postgres", sql).expect(sql);
-        }
-        let schema = "CREATE SCHEMA red; CREATE SCHEMA blue; \
-                      CREATE TABLE red.whoami AS SELECT 'red' AS v; CREATE TABLE blue.whoami AS SELECT 'blue' AS v; \
-                      CREATE TABLE public.seen (who text, what text); \
-                      GRANT USAGE ON SCHEMA red, blue TO PUBLIC; \
-                      GRANT ALL ON red.whoami, blue.whoami, public.seen TO PUBLIC";
-        cluster().sql(DATABASE, schema).expect("the schema");
-        cluster()
-            .wait_caught_up(patience::PATIENCE)
-            .expect("replayed");
+/// What the clients look at: a table in two schemas, and roles that may read it. The database is the test's alone, as it
+/// counts the connections to it.
+fn prepare(database: &str) {
+    static ROLES_ARE_MADE: std::sync::Once = std::sync::Once::new();
+    ROLES_ARE_MADE.call_once(|| {
+        let roles = format!(
+            "CREATE ROLE tester_a; CREATE ROLE tester_b; GRANT tester_a, tester_b TO {USER}"
+        );
+        cluster().sql("postgres", &roles).expect(&roles);
     });
+    let create = format!("CREATE DATABASE {database} OWNER {USER}");
+    cluster().sql("postgres", &create).expect(&create);
+    let schema = "CREATE SCHEMA red; CREATE SCHEMA blue; \
+                  CREATE TABLE red.whoami AS SELECT 'red' AS v; CREATE TABLE blue.whoami AS SELECT 'blue' AS v; \
+                  CREATE TABLE public.seen (who text, what text); \
+                  GRANT USAGE ON SCHEMA red, blue TO PUBLIC; \
+                  GRANT ALL ON red.whoami, blue.whoami, public.seen TO PUBLIC";
+    cluster().sql(database, schema).expect("the schema");
+    cluster()
+        .wait_caught_up(patience::PATIENCE)
+        .expect("replayed");
 }
 
 /// Returns how many statements to play: `default`, or what the environment asks for.
@@ -427,13 +427,13 @@ fn statements(default: usize) -> usize {
 }
 
 /// Plays two clients against one connection per server, and returns how many reads ran on a replica.
-fn play(config: &str, statements: usize) -> usize {
-    prepare();
+fn play(database: &str, config: &str, statements: usize) -> usize {
+    prepare(database);
     let mut rng = Rng::from_env();
     let proxy = Proxy::start_ready(config);
     let mut players = [
-        Player::new(&proxy, "one", "Asia/Tokyo", "red"),
-        Player::new(&proxy, "two", "UTC", "blue"),
+        Player::new(&proxy, database, "one", "Asia/Tokyo", "red"),
+        Player::new(&proxy, database, "two", "UTC", "blue"),
     ];
     let mut on_replicas = 0;
     let mut turns = 0_usize;
@@ -452,10 +452,11 @@ fn play(config: &str, statements: usize) -> usize {
                 usize::from(show(&mut player.client, "last_route").starts_with("replica"));
         }
     }
-    let servers =
-        "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND datname = 'session_state'";
+    let servers = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE usename = '{USER}' AND datname = '{database}'"
+    );
     // One that was closed is gone a moment later.
-    eventually!(["0", "1"].contains(&cluster().sql(DATABASE, servers).expect("a count").trim()));
+    eventually!(["0", "1"].contains(&cluster().sql(database, &servers).expect("a count").trim()));
     on_replicas
 }
 
@@ -466,13 +467,17 @@ fn two_clients_share_one_server_connection_and_never_see_each_others_settings() 
         .lines()
         .filter(|line| !line.contains("name = \"replica"))
         .collect();
-    let on_replicas = play(&primary_only.join("\n"), statements(20_000));
+    let on_replicas = play(
+        "on_one_server",
+        &primary_only.join("\n"),
+        statements(20_000),
+    );
     assert_eq!(on_replicas, 0);
 }
 
 #[test]
 fn two_clients_share_one_connection_of_every_server_and_never_see_each_others_settings() {
     let narrow = config(cluster()).replace("[databases.\"*\"]", "[databases.\"*\"]\npool_size = 1");
-    let on_replicas = play(&narrow, statements(10_000));
+    let on_replicas = play("on_every_server", &narrow, statements(10_000));
     assert!(on_replicas > 0, "no read ran on a replica");
 }

@@ -24,7 +24,7 @@ use super::{
 use crate::support::{DATABASE, Proxy, USER, config, login, new_cluster};
 
 /// Kills of a usual test run; it is done in well under a minute.
-const KILLS: usize = 100;
+const KILLS: usize = 1500;
 
 /// Memory that the proxy may have gained over the storm, in bytes: tables fill up to their limits meanwhile.
 const GROWTH_LIMIT: u64 = 48 << 20;

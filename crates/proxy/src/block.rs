@@ -561,16 +561,22 @@ impl Client {
         let Some(mut held) = self.held.take() else {
             return;
         };
-        self.set_stage(match held.status() {
-            TransactionStatus::Failed => BlockStage::Failed,
-            TransactionStatus::Idle | TransactionStatus::InTransaction => BlockStage::Held,
-        });
+        self.take_block_along(held.status());
         self.count_load(held.node, false);
         self.session.leave(&mut held.lease.state.session);
         self.reset_aside(held);
     }
 
-    /// Notes that the server connection of a transaction is given back: the block is over, unless it runs anew elsewhere.
+    /// Notes that no server has the block any more, which had this status where it was. What has failed stays failed.
+    pub(crate) fn take_block_along(&mut self, status: TransactionStatus) {
+        self.set_stage(match status {
+            TransactionStatus::Failed => BlockStage::Failed,
+            TransactionStatus::Idle | TransactionStatus::InTransaction => BlockStage::Held,
+        });
+    }
+
+    /// Notes that the server connection of a transaction is given back: the block is over, unless its batch runs anew
+    /// elsewhere.
     pub(crate) fn leave_block(&mut self, runs_anew: bool) {
         if runs_anew {
             self.set_stage(BlockStage::Held);

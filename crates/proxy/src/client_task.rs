@@ -237,6 +237,11 @@ impl Client {
         &self.counted.worker
     }
 
+    /// Returns how far the use of the session's server connection has come, if it has one.
+    pub(crate) fn stage(&self) -> Option<Stage> {
+        self.held.as_ref().map(|held| held.stage)
+    }
+
     pub(crate) fn topology(&self) -> Arc<Topology> {
         self.worker().topology(self.identity.cluster)
     }

@@ -33,6 +33,7 @@ use crate::lens::Sight;
 use crate::proxy::Phase;
 use crate::replication;
 use crate::retry::Replay;
+use crate::tables::KnownPassword;
 use crate::worker::{Counted, Mail, Worker};
 
 /// Replies that one client may have waiting: bounds what a pipeline makes us remember, about 64 bytes each.
@@ -320,23 +321,26 @@ async fn stored_password(
     let (Method::ScramSha256, StoredPassword::Plain(password)) = (method, &stored) else {
         return Some(stored);
     };
-    if let Some(verifier) = worker.shared.tables.verifiers.get(user) {
-        return Some(StoredPassword::Scram((*verifier).clone()));
+    let verifiers = &worker.shared.tables.verifiers;
+    if let Some(known) = verifiers.get(user)
+        && known.password == *password
+    {
+        return Some(StoredPassword::Scram(known.verifier.clone()));
     }
     let (mock, name, password) = (
         worker.shared.mock.clone(),
         Arc::clone(user),
         password.clone(),
     );
-    let verifier = tokio::task::spawn_blocking(move || mock.verifier(&name, &password))
-        .await
-        .ok()?;
-    worker
-        .shared
-        .tables
-        .verifiers
-        .insert(Arc::clone(user), Arc::new(verifier.clone()));
-    Some(StoredPassword::Scram(verifier))
+    let known = tokio::task::spawn_blocking(move || KnownPassword {
+        verifier: mock.verifier(&name, &password),
+        password,
+    })
+    .await
+    .ok()?;
+    let stored = StoredPassword::Scram(known.verifier.clone());
+    verifiers.insert(Arc::clone(user), Arc::new(known));
+    Some(stored)
 }
 
 fn auth_fault(error: &AuthError, user: &str) -> Fault {

@@ -245,7 +245,6 @@ impl Proxy {
             handle.reconfigure(pgweir_cluster::Settings::new(cluster, index));
         }
         self.shared.config.store(Arc::new(kept));
-        self.shared.tables.verifiers.clear();
         self.shared.tables.reported.clear();
         for worker in 0..self.shared.workers().len() {
             self.shared.send(worker, Mail::ConfigChanged);

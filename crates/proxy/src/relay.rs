@@ -352,6 +352,7 @@ impl Client {
     /// Looks again at input that was kept.
     fn step_pending(&mut self, cx: &mut Context<'_>) -> Step {
         self.input = Input::Open;
+        let stage = self.stage();
         let input = std::mem::take(&mut self.inbuf);
         let consumed = self.process(cx, &input);
         let used = consumed
@@ -366,7 +367,8 @@ impl Client {
             self.inbuf.drain(..used);
         }
         match consumed {
-            Ok(used) => Ok(used > 0),
+            // What a server connection was asked before the input can go there is progress too: its answer is to be waited for.
+            Ok(used) => Ok(used > 0 || self.stage() != stage),
             Err(stop) => Err(stop.next),
         }
     }
@@ -423,13 +425,13 @@ impl Client {
             return;
         };
         self.count_load(held.node, false);
-        let runs_anew = held.stage != Stage::Asking;
-        if runs_anew {
-            self.session.leave(&mut held.lease.state.session);
-        } else {
+        if held.stage == Stage::Asking {
             self.session.server_lost();
+            self.leave_block(false);
+        } else {
+            self.session.leave(&mut held.lease.state.session);
+            self.take_block_along(held.status());
         }
-        self.leave_block(runs_anew);
         if self.input == Input::Blocked {
             self.input = Input::Pending;
         }

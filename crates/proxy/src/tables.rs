@@ -7,7 +7,7 @@ use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use pgweir_auth::{ScramKeys, ScramVerifier};
+use pgweir_auth::{ScramKeys, ScramVerifier, Secret};
 use pgweir_backend::ServerConnection;
 use pgweir_model::{NodeId, PoolKey};
 use pgweir_session::{ParameterSet, SharedParameters};
@@ -40,6 +40,14 @@ pub(crate) struct LoginKey {
     pub(crate) database: Arc<str>,
     pub(crate) user: Arc<str>,
     pub(crate) parameters: u64,
+}
+
+/// What a user proves to know by SCRAM, and the clear-text password that this was derived from: a login that began before a
+/// reload may store what it found after it, and must not bring an old password back.
+#[derive(Debug)]
+pub(crate) struct KnownPassword {
+    pub(crate) password: Secret,
+    pub(crate) verifier: ScramVerifier,
 }
 
 /// A map behind a lock that never grows beyond its limit.
@@ -94,7 +102,7 @@ pub(crate) struct SharedTables {
     pub(crate) pools: Table<PoolKey, Arc<SharedPool>>,
     pub(crate) reported: Table<LoginKey, Reported>,
     pub(crate) scram_keys: Table<(NodeId, Arc<str>), ScramKeys>,
-    pub(crate) verifiers: Table<Arc<str>, Arc<ScramVerifier>>,
+    pub(crate) verifiers: Table<Arc<str>, Arc<KnownPassword>>,
     parameters: Mutex<Interner>,
     places: Table<LoginKey, u64>,
     next_place: AtomicU64,

@@ -620,7 +620,10 @@ impl ClientSession {
             self.state.on_error();
             self.follow_state(server);
         }
-        self.skip_to_sync(server);
+        // Behind its last words a server answers nothing, so that what it owes stays owed until its connection ends.
+        if !is_last {
+            self.skip_to_sync(server);
+        }
     }
 
     /// Takes what the server skips after an error: all up to the next Sync, unless it was a simple query that failed.
