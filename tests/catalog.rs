@@ -4,11 +4,10 @@
 use std::time::Duration;
 
 use pgweir_testkit::{Client, eventually, patience};
-use pgweir_wire::{frontend, writer};
 
 use crate::{
     cases::{direct_to, login_to, new_database},
-    support::{Proxy, cluster, config},
+    support::{Proxy, cluster, config, prepare, run_named, value},
 };
 
 /// A database with the schema of the cases, a proxy in front of it, and a session that knows the replicas to be up.
@@ -83,13 +82,6 @@ impl Stage {
         let count = self.value("SELECT count(*) FROM log /* pgweir: route=primary */");
         count.parse().expect("a count")
     }
-}
-
-#[track_caller]
-fn value(client: &mut Client, sql: &str) -> String {
-    let answer = client.query(sql).expect(sql);
-    assert_eq!(answer.error(), None, "{sql}");
-    answer.value().unwrap_or_default()
 }
 
 #[test]
@@ -321,33 +313,9 @@ fn a_table_that_becomes_unlogged_is_read_on_the_primary_and_comes_back() {
 fn a_prepared_statement_follows_what_its_function_becomes() {
     let mut stage = Stage::new("catalog_prepared");
     stage.value(QUIET);
-    let mut out = Vec::new();
-    writer::message(&mut out, frontend::tag::PARSE, |w| {
-        w.cstr(b"calls");
-        w.cstr(b"SELECT turns()");
-        w.i16(0);
-    });
-    frontend::Sync.encode(&mut out);
-    stage.client.send(&out).expect("sent");
-    let parsed = stage.client.until_ready().expect("an answer");
-    assert_eq!(parsed.error(), None);
-    let mut execute = Vec::new();
-    writer::message(&mut execute, frontend::tag::BIND, |w| {
-        w.cstr(b"");
-        w.cstr(b"calls");
-        w.i16(0);
-        w.i16(0);
-        w.i16(0);
-    });
-    frontend::Execute {
-        portal: b"",
-        max_rows: 0,
-    }
-    .encode(&mut execute);
-    frontend::Sync.encode(&mut execute);
+    prepare(&mut stage.client, "calls", "SELECT turns()");
     let run = |stage: &mut Stage| {
-        stage.client.send(&execute).expect("sent");
-        let answer = stage.client.until_ready().expect("an answer");
+        let answer = run_named(&mut stage.client, "calls");
         assert_eq!(answer.error(), None);
         answer.value().unwrap_or_default()
     };

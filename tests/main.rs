@@ -10,9 +10,13 @@ mod drivers;
 #[cfg(test)]
 mod errors;
 #[cfg(test)]
+mod flavours;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod large;
+#[cfg(test)]
+mod lost_servers;
 #[cfg(test)]
 mod orm;
 #[cfg(test)]
@@ -31,6 +35,8 @@ mod routing;
 mod scripts;
 #[cfg(test)]
 mod session_state;
+#[cfg(test)]
+mod stale_plans;
 mod support;
 mod torture;
 mod transcripts;

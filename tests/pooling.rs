@@ -1,9 +1,11 @@
 //! Pool modes on real servers: who shares a server connection with whom, and what must not be seen of that.
 
-use pgweir_testkit::{Client, append_execute, eventually, patience};
-use pgweir_wire::{TransactionStatus, frontend, writer};
+use pgweir_testkit::{Client, append_bound, append_execute, eventually, patience};
+use pgweir_wire::{TransactionStatus, frontend};
 
-use crate::support::{DATABASE, Proxy, cluster, config, login, new_cluster};
+use crate::support::{
+    DATABASE, Proxy, cluster, config, login, new_cluster, prepare, run_named, value,
+};
 
 /// The shared cluster's configuration with more lines for its databases.
 fn with_database(lines: &str) -> String {
@@ -15,54 +17,12 @@ fn narrow() -> Proxy {
     Proxy::start_ready(&with_database("pool_size = 1"))
 }
 
-fn value(client: &mut Client, sql: &str) -> String {
-    let answer = client.query(sql).expect(sql);
-    assert_eq!(answer.error(), None, "{sql}");
-    answer.value().unwrap_or_default()
-}
-
 fn backend(client: &mut Client) -> String {
     value(client, "SELECT pg_backend_pid()")
 }
 
-fn parse(out: &mut Vec<u8>, name: &str, sql: &str) {
-    writer::message(out, frontend::tag::PARSE, |w| {
-        w.cstr(name.as_bytes());
-        w.cstr(sql.as_bytes());
-        w.i16(0);
-    });
-}
-
-fn bind_and_execute(out: &mut Vec<u8>, name: &str) {
-    writer::message(out, frontend::tag::BIND, |w| {
-        w.cstr(b"");
-        w.cstr(name.as_bytes());
-        w.i16(0);
-        w.i16(0);
-        w.i16(0);
-    });
-    frontend::Execute {
-        portal: b"",
-        max_rows: 0,
-    }
-    .encode(out);
-}
-
-fn prepare(client: &mut Client, name: &str, sql: &str) {
-    let mut out = Vec::new();
-    parse(&mut out, name, sql);
-    frontend::Sync.encode(&mut out);
-    client.send(&out).expect("sent");
-    let answer = client.until_ready().expect("an answer");
-    assert_eq!(answer.error(), None, "{sql}");
-}
-
 fn run(client: &mut Client, name: &str) -> String {
-    let mut out = Vec::new();
-    bind_and_execute(&mut out, name);
-    frontend::Sync.encode(&mut out);
-    client.send(&out).expect("sent");
-    let answer = client.until_ready().expect("an answer");
+    let answer = run_named(client, name);
     assert_eq!(answer.error(), None, "{name}");
     answer.value().unwrap_or_default()
 }
@@ -465,7 +425,7 @@ fn prepared_statements_are_bounded_per_server_and_work_at_the_limit_and_above() 
             for (number, client) in clients.iter_mut().enumerate() {
                 let mut out = Vec::new();
                 for s in 0..statements {
-                    bind_and_execute(&mut out, &format!("s{s}"));
+                    append_bound(&mut out, &format!("s{s}"), &[]);
                 }
                 frontend::Sync.encode(&mut out);
                 client.send(&out).expect("sent");
@@ -493,7 +453,7 @@ fn a_statement_survives_a_change_of_its_result_type_that_went_through_the_proxy(
     prepare(&mut reader, "p", "SELECT *, pg_backend_pid() FROM grows");
     let columns = |client: &mut Client, name: &str| {
         let mut out = Vec::new();
-        bind_and_execute(&mut out, name);
+        append_bound(&mut out, name, &[]);
         frontend::Sync.encode(&mut out);
         client.send(&out).expect("sent");
         let answer = client.until_ready().expect("an answer");

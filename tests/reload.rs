@@ -6,7 +6,7 @@ use pgweir_devcluster::Cluster;
 use pgweir_testkit::{Client, Login, eventually, patience};
 
 use crate::support::{
-    DATABASE, PASSWORD, Proxy, USER, assert_ours, cluster, config, login, new_cluster,
+    DATABASE, PASSWORD, Proxy, USER, assert_ours, cluster, config, login, new_cluster, value,
 };
 
 /// Writes a new configuration and has it read.
@@ -16,12 +16,6 @@ fn reload(proxy: &Proxy, text: &str) {
     fs::write(proxy.config_path(), text).expect("written");
     proxy.signal("HUP");
     eventually!(times() > before);
-}
-
-fn value(client: &mut Client, sql: &str) -> String {
-    let answer = client.query(sql).expect(sql);
-    assert_eq!(answer.error(), None, "{sql}");
-    answer.value().unwrap_or_default()
 }
 
 /// Returns which of the replicas take reads.

@@ -10,130 +10,14 @@ use std::{
 };
 
 use pgweir_devcluster::{Cluster, StopMode};
-use pgweir_testkit::{Answer, Client, append_execute, eventually, patience};
-use pgweir_wire::{TransactionStatus, backend, frontend, writer};
+use pgweir_testkit::{Client, eventually, patience};
+use pgweir_wire::{TransactionStatus, backend};
 
-use crate::support::{DATABASE, PASSWORD, Proxy, USER, cluster, config, login, new_cluster};
-
-/// How a client may run a statement.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Flavour {
-    Simple,
-    Extended,
-    /// Prepared under a name before.
-    Named,
-}
-
-const FLAVOURS: [Flavour; 3] = [Flavour::Simple, Flavour::Extended, Flavour::Named];
-
-fn ok(client: &mut Client, sql: &str) -> Answer {
-    let answer = client.query(sql).expect(sql);
-    assert_eq!(answer.error(), None, "{sql}");
-    answer
-}
-
-fn value(client: &mut Client, sql: &str) -> String {
-    ok(client, sql).value().unwrap_or_default()
-}
-
-fn last_route(client: &mut Client) -> String {
-    value(client, "SHOW pgweir.last_route")
-}
-
-fn prepare(client: &mut Client, name: &str, sql: &str) {
-    let mut out = Vec::new();
-    writer::message(&mut out, frontend::tag::PARSE, |w| {
-        w.cstr(name.as_bytes());
-        w.cstr(sql.as_bytes());
-        w.i16(0);
-    });
-    frontend::Sync.encode(&mut out);
-    client.send(&out).expect("sent");
-    let answer = client.until_ready().expect("an answer");
-    assert_eq!(answer.error(), None, "{sql}");
-}
-
-fn append_bound(out: &mut Vec<u8>, name: &str) {
-    writer::message(out, frontend::tag::BIND, |w| {
-        w.cstr(b"");
-        w.cstr(name.as_bytes());
-        w.i16(0);
-        w.i16(0);
-        w.i16(0);
-    });
-    frontend::Describe {
-        kind: frontend::Target::Portal,
-        name: b"",
-    }
-    .encode(out);
-    frontend::Execute {
-        portal: b"",
-        max_rows: 0,
-    }
-    .encode(out);
-    frontend::Sync.encode(out);
-}
-
-fn run_named(client: &mut Client, name: &str) -> Answer {
-    let mut out = Vec::new();
-    append_bound(&mut out, name);
-    client.send(&out).expect("sent");
-    client.until_ready().expect("an answer")
-}
-
-/// Gets ready to send a statement many times.
-fn make_ready(client: &mut Client, flavour: Flavour, sql: &str) {
-    if flavour == Flavour::Named {
-        prepare(client, "named", sql);
-    }
-}
-
-fn send(client: &mut Client, flavour: Flavour, sql: &str) {
-    let mut out = Vec::new();
-    match flavour {
-        Flavour::Simple => frontend::Query {
-            sql: sql.as_bytes(),
-        }
-        .encode(&mut out),
-        Flavour::Extended => {
-            append_execute(&mut out, sql, &[]);
-            frontend::Sync.encode(&mut out);
-        }
-        Flavour::Named => append_bound(&mut out, "named"),
-    }
-    client.send(&out).expect("sent");
-}
-
-fn run(client: &mut Client, flavour: Flavour, sql: &str) -> Answer {
-    send(client, flavour, sql);
-    client
-        .until_ready()
-        .unwrap_or_else(|error| panic!("{flavour:?} {sql}: {error:?}"))
-}
-
-fn direct(cluster: &Cluster) -> Client {
-    let address = format!("127.0.0.1:{}", cluster.primary().port());
-    Client::open(&address, &login()).expect("a login")
-}
-
-/// Waits until the proxy knows all nodes: until then, reads go to the primary.
-fn wait_for_replicas(proxy: &Proxy) {
-    let mut client = proxy.client();
-    eventually!({
-        let rows = ok(&mut client, "EXPLAIN ROUTE SELECT 1").rows();
-        let step = |row: &&Vec<Option<String>>| row[0].as_deref() == Some("replica");
-        rows.iter()
-            .filter(step)
-            .all(|row| row[1].as_deref() == Some("eligible"))
-    });
-}
-
-/// A session whose reads go to replicas whatever it has written.
-fn reader(proxy: &Proxy) -> Client {
-    let mut client = proxy.client();
-    ok(&mut client, "SET pgweir.consistency = eventual");
-    client
-}
+use crate::flavours::{FLAVOURS, Flavour, make_ready, reader, run, send};
+use crate::support::{
+    DATABASE, PASSWORD, Proxy, USER, cluster, config, direct, last_route, login, messages,
+    new_cluster, ok, wait_for_replicas,
+};
 
 /// How many reads have been answered, and whether to go on.
 #[derive(Default)]
@@ -183,7 +67,7 @@ const TERMINATE: &str =
 fn readers_do_not_notice_that_replicas_are_killed_restarted_and_lose_their_sessions() {
     let cluster = new_cluster(2);
     let proxy = Proxy::start_ready(&config(&cluster));
-    wait_for_replicas(&proxy);
+    wait_for_replicas(&mut proxy.client());
     let progress = Progress::default();
     thread::scope(|scope| {
         for flavour in FLAVOURS.into_iter().chain(FLAVOURS) {
@@ -228,7 +112,7 @@ fn without_retries_the_client_hears_that_its_replica_is_gone() {
     let config =
         config(&cluster).replace("[databases.\"*\"]", "[databases.\"*\"]\nread_retries = 0");
     let proxy = Proxy::start_ready(&config);
-    wait_for_replicas(&proxy);
+    wait_for_replicas(&mut proxy.client());
     let mut client = reader(&proxy);
     client.send_query("SELECT pg_sleep(100)").expect("sent");
     wait_until_active(&cluster, "SELECT pg_sleep(100)");
@@ -270,7 +154,7 @@ fn wait_until_active(cluster: &Cluster, text: &str) {
 fn a_read_cancelled_by_a_recovery_conflict_is_answered_by_another_server() {
     let (cluster, _turn) = impatient();
     let proxy = Proxy::start_ready(&config(cluster));
-    wait_for_replicas(&proxy);
+    wait_for_replicas(&mut proxy.client());
     let mut owner = direct(cluster);
     ok(&mut owner, "CREATE TABLE conflict (i int)");
     let conflicts = || {
@@ -288,7 +172,7 @@ fn a_read_cancelled_by_a_recovery_conflict_is_answered_by_another_server() {
         cluster
             .wait_caught_up(patience::PATIENCE)
             .expect("caught up");
-        wait_for_replicas(&proxy);
+        wait_for_replicas(&mut proxy.client());
         let before = conflicts();
         let mut client = reader(&proxy);
         // Shorter than anyone's patience where nothing cancels it.
@@ -317,7 +201,7 @@ fn a_read_that_somebody_else_cancels_runs_again_and_one_that_its_client_cancels_
     let (cluster, _turn) = impatient();
     let proxy = Proxy::start_ready(&config(cluster));
     for flavour in FLAVOURS {
-        wait_for_replicas(&proxy);
+        wait_for_replicas(&mut proxy.client());
         let mut client = reader(&proxy);
         let sql = "SELECT 7, pg_sleep(2)";
         make_ready(&mut client, flavour, sql);
@@ -348,7 +232,7 @@ fn a_result_of_which_a_part_was_sent_is_not_begun_again() {
     let (cluster, _turn) = impatient();
     let proxy = Proxy::start_ready(&config(cluster));
     for flavour in FLAVOURS {
-        wait_for_replicas(&proxy);
+        wait_for_replicas(&mut proxy.client());
         let mut client = reader(&proxy);
         let sql = "SELECT g, repeat('x', 1000), pg_sleep(CASE WHEN g = 500 THEN 100 ELSE 0 END) FROM generate_series(1, 1000) g";
         make_ready(&mut client, flavour, sql);
@@ -379,7 +263,7 @@ fn what_a_replica_has_not_replayed_yet_is_looked_for_on_the_primary() {
     let (cluster, _turn) = impatient();
     let config = config(cluster).replace("[clusters.main]", "[clusters.main]\nmax_lag = \"1h\"");
     let proxy = Proxy::start_ready(&config);
-    wait_for_replicas(&proxy);
+    wait_for_replicas(&mut proxy.client());
     let mut owner = direct(cluster);
     ok(&mut owner, "CREATE TABLE behind (i int)");
     cluster
@@ -422,7 +306,7 @@ fn what_a_replica_has_not_replayed_yet_is_looked_for_on_the_primary() {
         .wait_caught_up(patience::PATIENCE)
         .expect("caught up");
     // That was no lesson about these shapes.
-    wait_for_replicas(&proxy);
+    wait_for_replicas(&mut proxy.client());
     ok(&mut client, "SELECT one FROM behind_table");
     assert_eq!(last_route(&mut client), "replica (read)");
 }
@@ -505,12 +389,6 @@ const REFUSED: &[&str] = &[
     "SELECT * FROM no_such_table",
 ];
 
-fn messages(answer: &Answer) -> Vec<String> {
-    (answer.0.iter())
-        .map(|message| message.comparable())
-        .collect()
-}
-
 #[test]
 fn whatever_a_standby_refuses_is_answered_as_the_primary_would() {
     let mut owner = direct(cluster());
@@ -520,7 +398,7 @@ fn whatever_a_standby_refuses_is_answered_as_the_primary_would() {
         .wait_caught_up(patience::PATIENCE)
         .expect("caught up");
     let proxy = Proxy::start_ready(&config(cluster()));
-    wait_for_replicas(&proxy);
+    wait_for_replicas(&mut proxy.client());
     let login = login().parameter("options", "-c search_path=refused");
     let address = format!("127.0.0.1:{}", cluster().primary().port());
     let mut wrong = Vec::new();
@@ -552,207 +430,4 @@ fn whatever_a_standby_refuses_is_answered_as_the_primary_would() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
-/// Prepares a statement, changes its table past the proxy, and runs it again.
-fn change_under(proxy: &Proxy, table: &str, sql: &str) -> (Client, Answer) {
-    let mut owner = direct(cluster());
-    ok(
-        &mut owner,
-        &format!("CREATE TABLE {table} (i int DEFAULT 1)"),
-    );
-    ok(&mut owner, &format!("INSERT INTO {table} VALUES (1)"));
-    cluster()
-        .wait_caught_up(patience::PATIENCE)
-        .expect("caught up");
-    let mut client = reader(proxy);
-    prepare(&mut client, "stale", sql);
-    let before = run_named(&mut client, "stale");
-    assert_eq!(before.error(), None, "{sql}");
-    assert_eq!(before.rows()[0].len(), 1, "{sql}");
-    ok(
-        &mut owner,
-        &format!("ALTER TABLE {table} ADD COLUMN more int DEFAULT 2"),
-    );
-    cluster()
-        .wait_caught_up(patience::PATIENCE)
-        .expect("caught up");
-    let after = run_named(&mut client, "stale");
-    (client, after)
-}
-
-#[test]
-fn a_statement_whose_table_was_changed_is_prepared_anew_where_it_runs() {
-    let proxy = Proxy::start_ready(&config(cluster()));
-    let session = config(cluster()).replace(
-        "[databases.\"*\"]",
-        "[databases.\"*\"]\npool_mode = \"session\"",
-    );
-    let session = Proxy::start_ready(&session);
-    wait_for_replicas(&proxy);
-    wait_for_replicas(&session);
-    for (name, proxy) in [("shared", &proxy), ("own", &session)] {
-        for (kind, hint) in [("primary", "/* pgweir: route=primary */"), ("any", "")] {
-            let table = format!("stale_{name}_{kind}");
-            let (_client, answer) =
-                change_under(proxy, &table, &format!("{hint} SELECT * FROM {table}"));
-            assert_eq!(answer.error(), None, "{table}");
-            assert_eq!(
-                answer.rows(),
-                [[Some("1".to_owned()), Some("2".to_owned())]],
-                "{table}"
-            );
-            assert_eq!(
-                answer.names(),
-                [
-                    "BindComplete",
-                    "RowDescription",
-                    "DataRow",
-                    "CommandComplete",
-                    "ReadyForQuery"
-                ]
-            );
-        }
-        let table = format!("stale_{name}_write");
-        let (mut client, answer) = change_under(
-            proxy,
-            &table,
-            &format!("INSERT INTO {table} VALUES (DEFAULT) RETURNING *"),
-        );
-        assert_eq!(answer.error(), None, "{table}");
-        assert_eq!(
-            answer.rows(),
-            [[Some("1".to_owned()), Some("2".to_owned())]],
-            "{table}"
-        );
-        let count = format!("/* pgweir: route=primary */ SELECT count(*) FROM {table}");
-        assert_eq!(value(&mut client, &count), "3", "each ran once");
-    }
-}
-
-#[test]
-fn a_stale_statement_is_prepared_anew_for_an_execute_in_sql_too() {
-    let proxy = Proxy::start_ready(&config(cluster()));
-    wait_for_replicas(&proxy);
-    let mut owner = direct(cluster());
-    ok(&mut owner, "CREATE TABLE stale_execute (i int DEFAULT 1)");
-    let mut client = reader(&proxy);
-    let sql = "INSERT INTO stale_execute VALUES (DEFAULT) RETURNING *";
-    prepare(&mut client, "stale", sql);
-    assert_eq!(ok(&mut client, "EXECUTE stale").rows()[0].len(), 1);
-    ok(&mut owner, "ALTER TABLE stale_execute ADD COLUMN more int");
-    assert_eq!(ok(&mut client, "EXECUTE stale").rows()[0].len(), 2);
-    assert_eq!(value(&mut owner, "SELECT count(*) FROM stale_execute"), "2");
-}
-
-#[test]
-fn every_connection_of_the_pool_prepares_anew_what_was_changed() {
-    let proxy = Proxy::start_ready(&config(cluster()));
-    wait_for_replicas(&proxy);
-    let mut owner = direct(cluster());
-    ok(&mut owner, "CREATE TABLE stale_many (i int)");
-    ok(&mut owner, "INSERT INTO stale_many VALUES (1)");
-    let sql = "SELECT *, pg_sleep(0.05) FROM stale_many /* pgweir: route=primary */";
-    let mut clients: Vec<_> = (0..4).map(|_| reader(&proxy)).collect();
-    for client in &mut clients {
-        prepare(client, "many", sql);
-    }
-    let mut all = |columns: usize| {
-        let mut out = Vec::new();
-        append_bound(&mut out, "many");
-        // At once, so that each uses a connection of its own.
-        for client in &mut clients {
-            client.send(&out).expect("sent");
-        }
-        for client in &mut clients {
-            let answer = client.until_ready().expect("an answer");
-            assert_eq!(answer.error(), None);
-            assert_eq!(answer.rows()[0].len(), columns);
-        }
-    };
-    all(2);
-    ok(&mut owner, "ALTER TABLE stale_many ADD COLUMN more int");
-    all(3);
-    all(3);
-}
-
-#[test]
-fn in_a_transaction_stale_plans_fail_as_on_a_direct_connection() {
-    // One connection: on another one the statement would be prepared anew anyway.
-    let config = config(cluster()).replace("[databases.\"*\"]", "[databases.\"*\"]\npool_size = 1");
-    let proxy = Proxy::start_ready(&config);
-    let mut owner = direct(cluster());
-    ok(&mut owner, "CREATE TABLE stale_block (i int)");
-    let sql = "SELECT * FROM stale_block /* pgweir: route=primary */";
-    let script = |client: &mut Client| {
-        let mut seen = Vec::new();
-        // Often enough to be shared.
-        for _ in 0..3 {
-            seen.push(run(client, Flavour::Extended, sql));
-        }
-        prepare(client, "named", sql);
-        seen.push(run(client, Flavour::Named, sql));
-        // Prepared anew by the client itself it cannot be stale, and prepared before it is.
-        for (flavour, status) in [
-            (Flavour::Extended, TransactionStatus::InTransaction),
-            (Flavour::Named, TransactionStatus::Failed),
-        ] {
-            seen.push(ok(client, "BEGIN"));
-            seen.push(ok(client, "SAVEPOINT a"));
-            seen.push(ok(client, "ALTER TABLE stale_block ADD COLUMN more int"));
-            seen.push(run(client, flavour, sql));
-            assert_eq!(client.status(), status, "{seen:#?}");
-            seen.push(ok(client, "ROLLBACK TO a"));
-            seen.push(run(client, Flavour::Extended, sql));
-            seen.push(ok(client, "ROLLBACK"));
-            seen.push(run(client, Flavour::Extended, sql));
-            seen.push(run(client, Flavour::Named, sql));
-        }
-        seen.iter().flat_map(messages).collect::<Vec<_>>()
-    };
-    let expected = script(&mut owner);
-    assert_eq!(script(&mut proxy.client()), expected);
-}
-
-#[test]
-fn a_batch_behind_which_others_were_sent_is_not_taken_out_of_order() {
-    let proxy = Proxy::start_ready(&config(cluster()));
-    let mut owner = direct(cluster());
-    ok(&mut owner, "CREATE TABLE stale_order (i int DEFAULT 1)");
-    let mut client = proxy.client();
-    prepare(
-        &mut client,
-        "stale",
-        "INSERT INTO stale_order VALUES (DEFAULT) RETURNING *",
-    );
-    assert_eq!(run_named(&mut client, "stale").error(), None);
-    ok(&mut owner, "ALTER TABLE stale_order ADD COLUMN more int");
-    // Three at once: the first fails with nothing of its result sent, but the others are on their way behind it.
-    let mut out = Vec::new();
-    for _ in 0..3 {
-        append_bound(&mut out, "stale");
-    }
-    client.send(&out).expect("sent");
-    let answers: Vec<_> = (0..3)
-        .map(|_| client.until_ready().expect("an answer"))
-        .collect();
-    let done = answers
-        .iter()
-        .filter(|answer| answer.error().is_none())
-        .count();
-    for answer in &answers {
-        assert!(
-            answer.error().is_none() || answer.sqlstate().as_deref() == Some("0A000"),
-            "{answer:?}"
-        );
-    }
-    let count = value(
-        &mut client,
-        "SELECT count(*) FROM stale_order /* pgweir: route=primary */",
-    );
-    assert_eq!(
-        count,
-        (done + 1).to_string(),
-        "what was answered ran once, the rest not at all"
-    );
 }

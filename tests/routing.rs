@@ -6,11 +6,12 @@ use std::{
     time::Duration,
 };
 
-use pgweir_devcluster::Cluster;
-use pgweir_testkit::{Answer, Client, eventually, patience};
+use pgweir_testkit::{Client, eventually, patience};
 use pgweir_wire::{TransactionStatus, frontend, writer};
 
-use crate::support::{Proxy, cluster, config, login, new_cluster};
+use crate::support::{
+    Proxy, cluster, config, direct, last_route, login, new_cluster, ok, value, wait_for_replicas,
+};
 
 /// The schema that the routing cases assume.
 const SCHEMA: &str = include_str!("cases/schema.sql");
@@ -20,11 +21,6 @@ const LYING: &str = "CREATE FUNCTION app.lying_audit(text) RETURNS bigint LANGUA
     CREATE VIEW app.lying_users AS SELECT id, app.lying_audit(name) AS a FROM app.users";
 /// The cases themselves, with the crate that decides them without a server.
 const CASES: &str = include_str!("../crates/sql/tests/cases/routing.txt");
-
-fn direct(cluster: &Cluster) -> Client {
-    let address = format!("127.0.0.1:{}", cluster.primary().port());
-    Client::open(&address, &login()).expect("a login")
-}
 
 /// Loads the schema into a database of the shared cluster, once.
 fn load_schema() {
@@ -51,35 +47,9 @@ fn on_schema(proxy: &Proxy) -> Client {
     Client::open(proxy.addr(), &login).expect("a login")
 }
 
-fn ok(client: &mut Client, sql: &str) -> Answer {
-    let answer = client.query(sql).expect(sql);
-    assert_eq!(answer.error(), None, "{sql}");
-    answer
-}
-
-fn value(client: &mut Client, sql: &str) -> String {
-    ok(client, sql).value().unwrap_or_default()
-}
-
-fn last_route(client: &mut Client) -> String {
-    value(client, "SHOW pgweir.last_route")
-}
-
 /// Returns the port of the server that a read is given to.
 fn port_of_a_read(client: &mut Client) -> u16 {
     value(client, "SHOW port").parse().expect("a port")
-}
-
-/// Waits until the proxy knows all nodes: until then, reads go to the primary.
-fn wait_for_replicas(client: &mut Client) {
-    let eligible = |client: &mut Client| {
-        let rows = ok(client, "EXPLAIN ROUTE SELECT 1").rows();
-        let step = |row: &&Vec<Option<String>>| row[0].as_deref() == Some("replica");
-        rows.iter()
-            .filter(step)
-            .all(|row| row[1].as_deref() == Some("eligible"))
-    };
-    eventually!(eligible(client));
 }
 
 fn explained(client: &mut Client, sql: &str) -> (String, String) {

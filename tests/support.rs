@@ -10,8 +10,10 @@ use std::{
 };
 
 use pgweir_devcluster::Cluster;
-use pgweir_testkit::{Client, Login, Message, eventually, patience};
-use pgweir_wire::backend::field;
+use pgweir_testkit::{
+    Answer, Client, Login, Message, append_bound, append_parse, eventually, patience,
+};
+use pgweir_wire::{backend::field, frontend};
 
 /// The role that owns [`DATABASE`]: no superuser, as an application should be.
 pub(crate) const USER: &str = "app";
@@ -40,6 +42,71 @@ pub(crate) fn new_cluster(replicas: usize) -> Cluster {
 /// Returns what [`USER`] logs in with.
 pub(crate) fn login() -> Login {
     Login::new(USER, DATABASE).password(PASSWORD)
+}
+
+/// Opens a session on the primary itself.
+pub(crate) fn direct(cluster: &Cluster) -> Client {
+    let primary = cluster.primary();
+    let address = format!("{}:{}", primary.host(), primary.port());
+    Client::open(&address, &login()).expect("a login")
+}
+
+/// Runs a statement that must not fail.
+#[track_caller]
+pub(crate) fn ok(client: &mut Client, sql: &str) -> Answer {
+    let answer = client.query(sql).expect(sql);
+    assert_eq!(answer.error(), None, "{sql}");
+    answer
+}
+
+/// Returns the first value of a statement that must not fail.
+#[track_caller]
+pub(crate) fn value(client: &mut Client, sql: &str) -> String {
+    ok(client, sql).value().unwrap_or_default()
+}
+
+/// Returns where the session's last statement ran, and why.
+#[track_caller]
+pub(crate) fn last_route(client: &mut Client) -> String {
+    value(client, "SHOW pgweir.last_route")
+}
+
+/// Prepares a statement on the protocol's level.
+pub(crate) fn prepare(client: &mut Client, name: &str, sql: &str) {
+    let mut out = Vec::new();
+    append_parse(&mut out, name, sql);
+    frontend::Sync.encode(&mut out);
+    client.send(&out).expect("sent");
+    let answer = client.until_ready().expect("an answer");
+    assert_eq!(answer.error(), None, "{sql}");
+}
+
+/// Runs a statement that was prepared so.
+pub(crate) fn run_named(client: &mut Client, name: &str) -> Answer {
+    let mut out = Vec::new();
+    append_bound(&mut out, name, &[]);
+    frontend::Sync.encode(&mut out);
+    client.send(&out).expect("sent");
+    client.until_ready().expect("an answer")
+}
+
+/// Returns the names of all messages with what tells them apart.
+pub(crate) fn messages(answer: &Answer) -> Vec<String> {
+    (answer.0.iter())
+        .map(|message| message.comparable())
+        .collect()
+}
+
+/// Waits until the proxy may use every replica: until then, reads go to the primary.
+pub(crate) fn wait_for_replicas(client: &mut Client) {
+    eventually!({
+        let rows = ok(client, "EXPLAIN ROUTE SELECT 1").rows();
+        let mut replicas = rows
+            .iter()
+            .filter(|row| row[0].as_deref() == Some("replica"))
+            .peekable();
+        replicas.peek().is_some() && replicas.all(|row| row[1].as_deref() == Some("eligible"))
+    });
 }
 
 /// Returns a configuration that serves this cluster: its own control-plane user, all databases, and [`USER`]. Tests append to

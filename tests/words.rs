@@ -5,25 +5,13 @@
 
 use std::fs;
 
-use pgweir_testkit::{Answer, Client, Login, eventually, patience};
+use pgweir_testkit::{Answer, Client, Login, append_execute, eventually, patience};
 use pgweir_wire::backend::field;
 use pgweir_wire::{TransactionStatus, frontend, writer};
 
-use crate::support::{Proxy, assert_ours, cluster, config, login};
-
-fn ok(client: &mut Client, sql: &str) -> Answer {
-    let answer = client.query(sql).expect(sql);
-    assert_eq!(answer.error(), None, "{sql}");
-    answer
-}
-
-fn value(client: &mut Client, sql: &str) -> String {
-    ok(client, sql).value().unwrap_or_default()
-}
-
-fn last_route(client: &mut Client) -> String {
-    value(client, "SHOW pgweir.last_route")
-}
+use crate::support::{
+    Proxy, assert_ours, cluster, config, last_route, login, ok, value, wait_for_replicas,
+};
 
 /// Returns the rows of EXPLAIN ROUTE, one line each: `step | decision | reason | detail`.
 fn explained(client: &mut Client, sql: &str) -> Vec<String> {
@@ -46,16 +34,6 @@ fn route_row(client: &mut Client, sql: &str) -> String {
         panic!("not one route: {rows:?}")
     };
     (*route).to_owned()
-}
-
-/// Waits until the proxy knows all nodes: until then, reads go to the primary.
-fn wait_for_replicas(client: &mut Client) {
-    let replica = |row: &String| row.starts_with("replica | ");
-    let eligible = |row: &String| row.starts_with("replica | eligible");
-    eventually!({
-        let rows = explained(client, "SELECT 1");
-        rows.iter().any(replica) && rows.iter().filter(|row| replica(row)).all(eligible)
-    });
 }
 
 fn ready(config: &str) -> (Proxy, Client) {
@@ -334,33 +312,12 @@ fn statements_of_ours_in_one_text_are_answered_and_a_mixture_is_refused() {
     }
 }
 
-/// Parse, Bind, Describe, Execute of one statement, without Sync.
-fn append_run(out: &mut Vec<u8>, sql: &str) {
-    writer::message(out, frontend::tag::PARSE, |w| {
-        w.cstr(b"");
-        w.cstr(sql.as_bytes());
-        w.i16(0);
-    });
-    writer::message(out, frontend::tag::BIND, |w| {
-        w.cstr(b"");
-        w.cstr(b"");
-        w.i16(0);
-        w.i16(0);
-        w.i16(0);
-    });
-    frontend::Execute {
-        portal: b"",
-        max_rows: 0,
-    }
-    .encode(out);
-}
-
 #[test]
 fn a_begin_may_come_in_the_batch_of_the_first_statement_of_ours() {
     let (_proxy, mut client) = ready(&config(cluster()));
     let mut out = Vec::new();
-    append_run(&mut out, "BEGIN");
-    append_run(&mut out, "SET LOCAL pgweir.route = 'primary'");
+    append_execute(&mut out, "BEGIN", &[]);
+    append_execute(&mut out, "SET LOCAL pgweir.route = 'primary'", &[]);
     frontend::Sync.encode(&mut out);
     client.send(&out).expect("sent");
     let answer = client.until_ready().expect("an answer");
@@ -517,8 +474,8 @@ fn a_hint_anywhere_in_a_batch_counts_in_both_protocols() {
         }
     }
     let mut out = Vec::new();
-    append_run(&mut out, "SELECT 1");
-    append_run(&mut out, "SELECT 2 /* pgweir: route=primary */");
+    append_execute(&mut out, "SELECT 1", &[]);
+    append_execute(&mut out, "SELECT 2 /* pgweir: route=primary */", &[]);
     frontend::Sync.encode(&mut out);
     client.send(&out).expect("sent");
     assert_eq!(client.until_ready().expect("an answer").error(), None);
@@ -658,13 +615,13 @@ fn what_a_rule_blocks_fails_as_postgresql_would_fail_it() {
     ok(&mut client, "ROLLBACK");
     // A Flush in the middle: the error comes, the rest up to Sync is skipped, and the session goes on.
     let mut out = Vec::new();
-    append_run(&mut out, blocked);
+    append_execute(&mut out, blocked, &[]);
     frontend::Flush.encode(&mut out);
     client.send(&out).expect("sent");
     let answer = client.until(b'E').expect("an error");
     assert_eq!(answer.sqlstate().as_deref(), Some("42501"));
     out.clear();
-    append_run(&mut out, "SELECT 1");
+    append_execute(&mut out, "SELECT 1", &[]);
     frontend::Sync.encode(&mut out);
     client.send(&out).expect("sent");
     assert_eq!(
@@ -683,12 +640,12 @@ fn a_blocked_statement_in_a_pipeline_fails_its_own_batch_alone() {
     let (_proxy, mut client) = ready(&with_rules(&config(cluster())));
     let mut out = Vec::new();
     for sql in ["SELECT 1 AS a", "TABLE words_secrets", "SELECT 2 AS b"] {
-        append_run(&mut out, sql);
+        append_execute(&mut out, sql, &[]);
         frontend::Sync.encode(&mut out);
     }
     // The second statement of a batch is blocked: so is the first.
-    append_run(&mut out, "SELECT 3 AS c");
-    append_run(&mut out, "TABLE words_secrets");
+    append_execute(&mut out, "SELECT 3 AS c", &[]);
+    append_execute(&mut out, "TABLE words_secrets", &[]);
     frontend::Sync.encode(&mut out);
     client.send(&out).expect("sent");
     let expected = [Ok("1"), Err("42501"), Ok("2"), Err("42501")];

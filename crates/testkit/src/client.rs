@@ -461,17 +461,20 @@ impl Client {
     }
 }
 
-/// Appends Parse, Bind, Describe and Execute of one statement, without a Sync.
-pub fn append_execute(out: &mut Vec<u8>, sql: &str, parameters: &[Option<&str>]) {
-    use frontend::tag;
-    writer::message(out, tag::PARSE, |w| {
-        w.cstr(b"");
+/// Appends a Parse that leaves the types to the server.
+pub fn append_parse(out: &mut Vec<u8>, name: &str, sql: &str) {
+    writer::message(out, frontend::tag::PARSE, |w| {
+        w.cstr(name.as_bytes());
         w.cstr(sql.as_bytes());
         w.i16(0);
     });
-    writer::message(out, tag::BIND, |w| {
+}
+
+/// Appends Bind, Describe and Execute of a prepared statement, without a Sync.
+pub fn append_bound(out: &mut Vec<u8>, name: &str, parameters: &[Option<&str>]) {
+    writer::message(out, frontend::tag::BIND, |w| {
         w.cstr(b"");
-        w.cstr(b"");
+        w.cstr(name.as_bytes());
         w.i16(0);
         w.u16(u16::try_from(parameters.len()).unwrap_or(u16::MAX));
         for parameter in parameters {
@@ -489,6 +492,12 @@ pub fn append_execute(out: &mut Vec<u8>, sql: &str, parameters: &[Option<&str>])
         max_rows: 0,
     }
     .encode(out);
+}
+
+/// Appends Parse, Bind, Describe and Execute of one statement, without a Sync.
+pub fn append_execute(out: &mut Vec<u8>, sql: &str, parameters: &[Option<&str>]) {
+    append_parse(out, "", sql);
+    append_bound(out, "", parameters);
 }
 
 fn entropy() -> Result<[u8; 32], ClientError> {

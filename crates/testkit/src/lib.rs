@@ -24,7 +24,7 @@ pub mod script;
 mod seed;
 pub mod transcript;
 
-pub use client::{Client, ClientError, append_execute};
+pub use client::{Client, ClientError, append_bound, append_execute, append_parse};
 pub use login::Login;
 pub use message::{Answer, Message};
 pub use seed::Rng;

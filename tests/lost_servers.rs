@@ -1,0 +1,110 @@
+//! Servers that die when it hurts: between two messages of the proxy's own, under a transaction that has failed, before a
+//! connection is opened. The client must be answered as if nothing had happened, and never wait for nothing.
+
+use pgweir_devcluster::Cluster;
+use pgweir_testkit::eventually;
+use pgweir_wire::{TransactionStatus, backend};
+
+use crate::flavours::reader;
+use crate::support::{Proxy, USER, config, new_cluster, ok, value, wait_for_replicas};
+
+/// Returns the one server process that the proxy's sessions have on the replica.
+fn process(cluster: &Cluster) -> String {
+    let sql = format!("SELECT pid FROM pg_stat_activity WHERE usename = '{USER}'");
+    let pids = cluster.replica(0).sql("postgres", &sql).expect("pids");
+    assert_eq!(pids.lines().count(), 1, "{pids}");
+    pids
+}
+
+/// Terminates it, and waits until it is gone.
+fn terminate(cluster: &Cluster) {
+    let replica = cluster.replica(0);
+    let sql = format!("SELECT pg_terminate_backend({})", process(cluster));
+    replica.sql("postgres", &sql).expect("terminated");
+    let left = format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{USER}'");
+    eventually!(replica.sql("postgres", &left).expect("a count") == "0");
+}
+
+/// Sends a signal to a server process itself.
+fn signal(name: &str, pid: &str) {
+    let sent = std::process::Command::new("kill")
+        .args([&format!("-{name}"), pid])
+        .status()
+        .expect("kill runs");
+    assert!(sent.success(), "kill -{name} {pid}");
+}
+
+#[test]
+fn a_transaction_that_failed_on_a_replica_stays_failed_when_the_replica_goes() {
+    let cluster = new_cluster(1);
+    let proxy = Proxy::start_ready(&config(&cluster));
+    wait_for_replicas(&mut proxy.client());
+    for begin in ["BEGIN READ ONLY", "BEGIN"] {
+        for (after, status) in [
+            ("SELECT 1", TransactionStatus::Failed),
+            ("COMMIT", TransactionStatus::Idle),
+        ] {
+            let mut client = reader(&proxy);
+            ok(&mut client, begin);
+            let failed = client.query("SELECT 1 / 0").expect("an answer");
+            assert_eq!(failed.sqlstate().as_deref(), Some("22012"));
+            terminate(&cluster);
+            let answer = client.query(after).expect("an answer");
+            if status == TransactionStatus::Failed {
+                assert_eq!(answer.sqlstate().as_deref(), Some("25P02"), "{begin}");
+            } else {
+                let complete = backend::CommandComplete { tag: b"ROLLBACK" };
+                assert_eq!(
+                    answer.0[0].decode(),
+                    Ok(backend::Message::CommandComplete(complete)),
+                    "{begin}"
+                );
+            }
+            assert_eq!(client.status(), status, "{begin}; {after}");
+        }
+    }
+}
+
+/// The server's last words come in place of the answer to the BEGIN that the proxy has put in front of the statement.
+#[test]
+fn a_statement_behind_a_begin_that_its_server_did_not_live_to_answer_runs_elsewhere() {
+    let cluster = new_cluster(1);
+    let proxy = Proxy::start_ready(&config(&cluster));
+    wait_for_replicas(&mut proxy.client());
+    let mut client = reader(&proxy);
+    ok(&mut client, "SELECT 1");
+    let pid = process(&cluster);
+    ok(&mut client, "BEGIN");
+    signal("STOP", &pid);
+    client.send_query("SELECT 'not lost'").expect("sent");
+    let sql = format!("SELECT pg_terminate_backend({pid})");
+    let terminated = cluster.replica(0).sql("postgres", &sql);
+    signal("CONT", &pid);
+    assert_eq!(terminated.expect("an answer"), "t");
+    let answer = client.until_ready().expect("an answer");
+    assert_eq!(answer.error(), None);
+    assert_eq!(answer.value().as_deref(), Some("not lost"));
+    assert_eq!(client.status(), TransactionStatus::InTransaction);
+    ok(&mut client, "COMMIT");
+}
+
+/// The idle connection that is taken in its place has another session's settings, which are switched first.
+#[test]
+fn a_read_whose_replica_cannot_be_connected_to_is_answered_though_settings_are_switched_elsewhere()
+{
+    let cluster = new_cluster(1);
+    // The proxy learns of the death from the read alone.
+    let text = format!("[server]\nworkers = 1\n{}", config(&cluster))
+        .replace("[clusters.main]\n", "[clusters.main]\nlag_poll = \"1h\"\n");
+    let proxy = Proxy::start_ready(&text);
+    wait_for_replicas(&mut proxy.client());
+    let mut other = proxy.client();
+    ok(&mut other, "SET application_name = 'other'");
+    let mut client = reader(&proxy);
+    cluster.replica(0).kill().expect("killed");
+    for n in 0..20 {
+        ok(&mut other, "SELECT txid_current()");
+        assert_eq!(value(&mut client, &format!("SELECT {n}")), n.to_string());
+    }
+    assert!(proxy.log().contains("cannot connect to a server"));
+}
