@@ -24,7 +24,7 @@ use self::{
 };
 
 /// Statements of a usual run, which takes less than a minute.
-const STATEMENTS: usize = 2_000;
+const STATEMENTS: usize = 10_000;
 /// Steps between two fresh starts: many enough for states to pile up, few enough for a failure to be replayed often.
 const ROUND_STEPS: usize = 400;
 /// Clients of a round; the last ones are superusers.

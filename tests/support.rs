@@ -101,11 +101,14 @@ pub(crate) fn messages(answer: &Answer) -> Vec<String> {
 pub(crate) fn wait_for_replicas(client: &mut Client) {
     eventually!({
         let rows = ok(client, "EXPLAIN ROUTE SELECT 1").rows();
+        let step =
+            |row: &[Option<String>]| row.iter().take(2).flatten().cloned().collect::<Vec<_>>();
         let mut replicas = rows
             .iter()
-            .filter(|row| row[0].as_deref() == Some("replica"))
+            .map(|row| step(row))
+            .filter(|step| step.first().is_some_and(|step| step == "replica"))
             .peekable();
-        replicas.peek().is_some() && replicas.all(|row| row[1].as_deref() == Some("eligible"))
+        replicas.peek().is_some() && replicas.all(|step| step == ["replica", "eligible"])
     });
 }
 

@@ -234,10 +234,11 @@ impl Pair {
         }
     }
 
-    /// Waits until the session's reads may run on a replica, so that a script finds the same each time that it is played.
+    /// Waits until the session's reads may run on a replica and the proxy knows what functions do, so that a script finds the
+    /// same each time that it is played.
     fn wait_for_replicas(&mut self) {
         let route = |session: &mut Client| {
-            let answer = session.query("EXPLAIN ROUTE SELECT 1").ok()?;
+            let answer = session.query("EXPLAIN ROUTE SELECT f_stable(1)").ok()?;
             answer.rows().pop()
         };
         let is_replica = |row: Vec<Option<String>>| {

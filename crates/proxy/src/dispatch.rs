@@ -251,8 +251,8 @@ impl Client {
         } else if portion != Portion::Ignored && !self.may_ride_along() {
             return Ok(Act::Park);
         }
-        if self.strands_state() {
-            return Ok(Act::Fail(Fault::state_on_replica()));
+        if self.strands_state() && !self.may_strand(portion) {
+            let _server_fails = self.refuse(&Fault::state_on_replica(), portion);
         }
         self.send(cx, rest, portion, len)
     }
@@ -685,11 +685,21 @@ impl Client {
 
     /// Returns whether the batch would leave something in a READ ONLY transaction on a replica that outlives it there and
     /// cannot be brought to the primary.
-    fn strands_state(&self) -> bool {
+    pub(crate) fn strands_state(&self) -> bool {
         let in_transaction = self.held.as_ref().is_some_and(|held| {
             !held.is_primary() && held.status() == TransactionStatus::InTransaction
         });
         in_transaction && self.session.facts().pin.is_some()
+    }
+
+    /// Returns whether the batch at hand is sent nevertheless: nobody can say that it would, and its success can be kept from
+    /// the client.
+    pub(crate) fn may_strand(&self, portion: Portion) -> bool {
+        let facts = self.session.facts();
+        portion == Portion::Batch
+            && self.session.is_settled()
+            && !self.session.is_in_mid_batch()
+            && facts.pins.iter().all(|pin| pin == PinReason::Unread)
     }
 
     /// Answers a batch with an error; the session goes on behind it.

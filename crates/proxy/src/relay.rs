@@ -216,7 +216,7 @@ impl Client {
                 ReplyEvent::None => {}
                 ReplyEvent::Replay(refusal) => {
                     drop(gather);
-                    self.on_refusal(refusal);
+                    self.on_refusal(refusal)?;
                     continue;
                 }
                 ReplyEvent::Restore => {

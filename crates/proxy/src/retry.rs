@@ -152,6 +152,9 @@ impl Client {
             let is_own = status == TransactionStatus::Idle && self.block.is_none();
             return is_own.then_some(Watch::Plan);
         }
+        if self.strands_state() {
+            return Some(Watch::Stranding);
+        }
         if !is_first && !self.is_movable() {
             return None;
         }
@@ -197,8 +200,11 @@ impl Client {
     }
 
     /// The batch has failed before anything of its result has left: decides whether it runs again or the client hears of it.
-    pub(crate) fn on_refusal(&mut self, refusal: Refusal) {
-        let Some(held) = &mut self.held else { return };
+    /// A batch that should have failed ends the session.
+    pub(crate) fn on_refusal(&mut self, refusal: Refusal) -> Result<(), Box<Next>> {
+        let Some(held) = &mut self.held else {
+            return Ok(());
+        };
         let counters = &self.counted.worker.shared.retries;
         let due = match refusal {
             Refusal::Recovery | Refusal::Behind => {
@@ -236,6 +242,11 @@ impl Client {
                 Some(self.replay.elsewhere)
             }
             Refusal::Fault | Refusal::Canceled => None,
+            Refusal::Stranded => {
+                return Err(Box::new(Next::End(Box::new(
+                    Fault::state_on_replica().fatal(),
+                ))));
+            }
         };
         tracing::debug!(?refusal, ?due, "a batch was refused");
         if due.is_some() {
@@ -244,6 +255,7 @@ impl Client {
         } else {
             self.session.stop_watching();
         }
+        Ok(())
     }
 
     /// Ends the use of a server by a batch that is to run again. The connection may stay the session's.

@@ -343,6 +343,14 @@ impl Outstanding {
             .is_some_and(|queued| queued.entry.owed == owed)
     }
 
+    /// Returns whether a request that is due may end a failed transaction, or a part of it.
+    pub fn may_end_failure(&self) -> bool {
+        let events = self.entries.iter().flat_map(|queued| &queued.entry.events);
+        events
+            .flat_map(|events| &events.list)
+            .any(Event::ends_failure)
+    }
+
     /// Returns whether the server owes nothing.
     pub fn is_settled(&self) -> bool {
         self.awaited == 0

@@ -707,7 +707,7 @@ fn look_ahead(watch: Watch, input: &[u8]) -> Result<LookAhead, Violation> {
     }
     let full = input.len() >= READ_WHOLE_LIMIT;
     Ok(if decided || full {
-        LookAhead::Result
+        (watch.refuses_result()).map_or(LookAhead::Result, LookAhead::Refused)
     } else {
         LookAhead::Undecided
     })

@@ -73,6 +73,11 @@ pub enum Action {
 }
 
 impl Event {
+    /// Returns whether it is one of the few that a failed transaction hears.
+    pub fn ends_failure(&self) -> bool {
+        matches!(self.action, Action::End { .. } | Action::RollbackTo(_))
+    }
+
     /// Makes an event of a statement; `None` for one that says nothing about settings or transactions.
     pub fn of(statement: &StateStatement<'_>) -> Option<Event> {
         let words = |value: &Option<Vec<String>>| value.clone().map(Vec::into_boxed_slice);
@@ -313,9 +318,13 @@ impl State {
         }
     }
 
-    /// Returns the SQL that brings the connection to what the session wants now.
-    pub fn restore_sql(&self) -> Vec<u8> {
+    /// Returns the SQL that brings the connection to what the session wants now; `in_transaction` if it is in a block, which
+    /// may still be given its modes.
+    pub fn restore_sql(&self, in_transaction: bool) -> Vec<u8> {
         let (wanted, carried) = (&self.now.wanted, &self.now.carried);
+        if !in_transaction {
+            return wanted.switch_sql(carried);
+        }
         let mut sql = Vec::new();
         for entry in wanted.entries() {
             if carried.get(&entry.name) != Some(&entry.value) {

@@ -88,9 +88,9 @@ impl ClientSession {
     /// Brings back what a RESET has taken from the connection although the session came with it. What the server reports of it
     /// is news to the client, which was told of the RESET, and its ReadyForQuery is the one that the client waits for.
     pub fn restore(&mut self, server: &mut ServerSession, out: &mut Gather) {
-        let sql = self.state.restore_sql();
-        self.state
-            .restored(server.status == TransactionStatus::InTransaction);
+        let in_transaction = server.status == TransactionStatus::InTransaction;
+        let sql = self.state.restore_sql(in_transaction);
+        self.state.restored(in_transaction);
         server.parameters = SharedParameters::clone(self.state.carried());
         server.unnamed = None;
         out.scratch_mut(|bytes| Query { sql: &sql }.encode(bytes));
@@ -473,7 +473,7 @@ impl ClientSession {
         };
         // What is on its way may end the transaction.
         let is_failed = server.status == TransactionStatus::Failed
-            && self.outstanding.is_settled()
+            && !self.outstanding.may_end_failure()
             && !ends_transaction(&statement);
         if !name.is_empty()
             && !is_failed

@@ -21,6 +21,9 @@ pub enum Watch {
     /// A statement that was sent to a replica although nobody vouches that it reads: it is repeated only where the
     /// replica refused it.
     Unvouched,
+    /// A text that nobody can read, in a transaction that stays on its replica: it may make something there that the session
+    /// would lose with it. That it fails is the client's to hear.
+    Stranding,
     /// Any batch that runs statements prepared earlier: for plans that a change of the schema has made useless.
     Plan,
 }
@@ -39,16 +42,18 @@ pub enum Refusal {
     Fault,
     /// Likewise, unless it was the client that cancelled it.
     Canceled,
+    /// It has worked, and should not have: see [`Watch::Stranding`].
+    Stranded,
 }
 
 impl Watch {
     /// Returns why the batch is to be run again after this error; `None`: the error is the client's.
     pub fn refusal(self, error: &ErrorResponse<'_>) -> Option<Refusal> {
-        if is_stale_plan(error) {
+        if is_stale_plan(error) && self != Watch::Stranding {
             return Some(Refusal::StalePlan);
         }
         match self {
-            Watch::Plan => None,
+            Watch::Plan | Watch::Stranding => None,
             Watch::Unvouched => refused_by_replica(error),
             Watch::Read => refused_by_replica(error).or_else(|| replica_fault(error)),
             Watch::ReadOnly => refused_by_replica(error)
@@ -60,7 +65,7 @@ impl Watch {
     /// Returns whether a reply of this tag is part of a result, or says that there is none.
     pub(super) fn is_result(self, reply: u8) -> bool {
         match self {
-            Watch::Read | Watch::ReadOnly | Watch::Unvouched => matches!(
+            Watch::Read | Watch::ReadOnly | Watch::Unvouched | Watch::Stranding => matches!(
                 reply,
                 tag::DATA_ROW
                     | tag::COMMAND_COMPLETE
@@ -81,6 +86,11 @@ impl Watch {
                     | tag::NO_DATA
             ),
         }
+    }
+
+    /// Returns why a batch whose result has begun is not to be heard.
+    pub(super) fn refuses_result(self) -> Option<Refusal> {
+        (self == Watch::Stranding).then_some(Refusal::Stranded)
     }
 
     /// Returns whether an error behind the beginning of a result still counts, as long as none of that result has left.
