@@ -692,14 +692,15 @@ impl Client {
         in_transaction && self.session.facts().pin.is_some()
     }
 
-    /// Returns whether the batch at hand is sent nevertheless: nobody can say that it would, and its success can be kept from
-    /// the client.
+    /// Returns whether the batch at hand is sent nevertheless: nobody can say that it would, or the replica refuses it as any
+    /// READ ONLY transaction does, and its success can be kept from the client.
     pub(crate) fn may_strand(&self, portion: Portion) -> bool {
         let facts = self.session.facts();
         portion == Portion::Batch
             && self.session.is_settled()
             && !self.session.is_in_mid_batch()
-            && facts.pins.iter().all(|pin| pin == PinReason::Unread)
+            && (facts.pins.iter())
+                .all(|pin| matches!(pin, PinReason::Unread | PinReason::TempTable))
     }
 
     /// Answers a batch with an error; the session goes on behind it.

@@ -42,6 +42,9 @@ impl StatementId {
 /// Begins every statement name that pgweir uses on a server.
 pub const SERVER_NAME_PREFIX: &str = "pgweir_";
 
+/// A name that no client's statement has there: it stands for one that is taken.
+pub const TAKEN: &[u8] = b"pgweir_taken";
+
 /// A name that is never prepared: Bind and Describe of a missing statement are sent to it, so that the *server* fails
 /// the batch with all the consequences that this has there.
 pub const MISSING_NAME: &[u8] = b"pgweir_missing";

@@ -21,7 +21,7 @@ use crate::outstanding::{Action, Change, Entry, Events, Owed};
 use crate::parameters::SharedParameters;
 use crate::server::ServerSession;
 use crate::state::Event;
-use crate::statement::{MISSING_NAME, Statement, StatementId};
+use crate::statement::{MISSING_NAME, Statement, StatementId, TAKEN};
 
 /// One message of the input: where it stands and how much of it is there.
 #[derive(Debug, Clone, Copy)]
@@ -475,31 +475,22 @@ impl ClientSession {
         let is_failed = server.status == TransactionStatus::Failed
             && !self.outstanding.may_end_failure()
             && !ends_transaction(&statement);
-        if !name.is_empty()
-            && !is_failed
-            && let Some(existing) = self.resolve(name)
-        {
+        if !name.is_empty() && !is_failed && self.resolve(name).is_some() {
             let text = format!(
                 "prepared statement \"{}\" already exists",
                 String::from_utf8_lossy(name)
             );
             // An error in its text comes first, so the server gets it, under a name that is taken there as well.
-            let is_placeable =
-                server.status != TransactionStatus::Failed || server.statements.touch(existing.id);
-            if is_placeable && matches!(self.place(&existing, server, out), Placed::Named) {
-                parse_under(&existing.server_name, message, name_len, out);
-                let code = Sqlstate::DUPLICATE_PREPARED_STATEMENT.0;
-                let error = ErrorBuilder::new(Severity::Error, code, &text).build();
-                self.outstanding.push(Entry {
-                    action: Action::Substitute(error.into()),
-                    ..Entry::forward(Owed::Parse)
-                });
-                // What stands behind it in the batch will be skipped, whatever it is.
-                self.outstanding.begin_skipping();
-                return;
-            }
-            self.fail(Sqlstate::DUPLICATE_PREPARED_STATEMENT, &text, out);
-            self.rest.is_dropped = true;
+            self.take_name(out);
+            parse_under(TAKEN, message, name_len, out);
+            let code = Sqlstate::DUPLICATE_PREPARED_STATEMENT.0;
+            let error = ErrorBuilder::new(Severity::Error, code, &text).build();
+            self.outstanding.push(Entry {
+                action: Action::Substitute(error.into()),
+                ..Entry::forward(Owed::Parse)
+            });
+            // What stands behind it in the batch will be skipped, whatever it is.
+            self.outstanding.begin_skipping();
             return;
         }
         let id = statement.id;
@@ -668,6 +659,18 @@ impl ClientSession {
         Placed::Named
     }
 
+    /// Sees to it that [`TAKEN`] is a statement on the server: an empty text, which no setting and no failure keeps from that.
+    /// Whether it is one already is not kept: batches that are on their way may be skipped.
+    fn take_name(&mut self, out: &mut Gather) {
+        out.scratch_mut(|bytes| {
+            target_head(bytes, tag::CLOSE, Target::Statement, TAKEN);
+            parse_head(bytes, TAKEN, EMPTY_TAIL.len());
+            bytes.extend_from_slice(EMPTY_TAIL);
+        });
+        self.outstanding.push(Entry::skip(Owed::Close));
+        self.outstanding.push(Entry::skip(Owed::Parse));
+    }
+
     /// Closes statements on the server until this one fits: what it was before, and others.
     fn make_room(&mut self, id: StatementId, server: &mut ServerSession, out: &mut Gather) {
         let mut former = server.statements.take(id);
@@ -782,6 +785,9 @@ fn ends_transaction(statement: &Statement) -> bool {
         )
     })
 }
+
+/// What follows the name of a Parse of no text and no types.
+const EMPTY_TAIL: &[u8] = b"\0\0\0";
 
 /// Puts out a client's Parse under another name; `name_len` is that of the client's.
 fn parse_under(name: &[u8], message: Message<'_>, name_len: usize, out: &mut Gather) {

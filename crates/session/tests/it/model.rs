@@ -215,7 +215,9 @@ impl Model {
 
     fn refuse_if_failed(&self, sql: &str) -> Result<(), Stop> {
         match self.status {
-            TransactionStatus::Failed if !matches!(sql, "commit" | "rollback" | "ROLLBACK") => {
+            TransactionStatus::Failed
+                if !matches!(sql, "" | "commit" | "rollback" | "ROLLBACK") =>
+            {
                 Err(Stop::Error("25P02", ABORTED.to_owned()))
             }
             TransactionStatus::Idle

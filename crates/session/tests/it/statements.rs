@@ -158,12 +158,21 @@ fn a_name_that_is_taken_is_refused_in_the_servers_stead() {
     rig.prepare("a", "select 1");
     assert_eq!(
         rig.send("Parse(a,select 2) | Bind(,a) | Sync"),
-        "Parse($0,select 2) | Sync",
+        "Close(S pgweir_taken) | Parse(pgweir_taken,) | Parse(pgweir_taken,select 2) | Sync",
         "an error in the text comes first"
     );
     assert_eq!(
-        rig.reply("Error(42P05 prepared statement \"pgweir_1_0\" already exists) | Ready(I)"),
+        rig.reply("CloseComplete | ParseComplete | Error(42P05 prepared statement \"pgweir_1_0\" already exists) | Ready(I)"),
         "Error(42P05 prepared statement \"a\" already exists) | Ready(I)"
+    );
+    // What the name stands for may not even be valid on this server, under these settings.
+    assert_eq!(
+        rig.send("Parse(a,select nonsense) | Sync"),
+        "Close(S pgweir_taken) | Parse(pgweir_taken,) | Parse(pgweir_taken,select nonsense) | Sync"
+    );
+    assert_eq!(
+        rig.reply("CloseComplete | ParseComplete | Error(42703 no such column) | Ready(I)"),
+        "Error(42703 no such column) | Ready(I)"
     );
     assert_eq!(
         rig.client.statement_text(b"a").as_deref(),

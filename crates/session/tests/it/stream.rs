@@ -224,10 +224,10 @@ fn a_parse_above_the_buffer_of_a_name_that_is_taken_is_refused_and_dropped() {
     let sent = in_pieces(&mut rig, &input, 700, ScanMode::Stream);
     assert_eq!(
         show_client(&sent),
-        "Parse($0,select xxxxxxxxxxxxx..5007) | Sync"
+        "Close(S pgweir_taken) | Parse(pgweir_taken,) | Parse(pgweir_taken,select xxxxxxxxxxxxx..5007) | Sync"
     );
     assert_eq!(
-        rig.reply("Error(42P05 no) | Ready(I)"),
+        rig.reply("CloseComplete | ParseComplete | Error(42P05 no) | Ready(I)"),
         "Error(42P05 prepared statement \"a\" already exists) | Ready(I)"
     );
 }
