@@ -35,9 +35,25 @@ use crate::fault::Fault;
 pub(crate) struct Block {
     /// What its BEGIN and SET TRANSACTION ask for.
     pub(crate) modes: TransactionModes,
+    /// What its BEGIN alone asks for.
+    begin: TransactionModes,
+    /// A SET TRANSACTION has asked for READ WRITE, which no standby takes.
+    has_set_read_write: bool,
     pub(crate) stage: BlockStage,
     /// A cursor or portal was left open where it runs: it stays there.
     pub(crate) is_stuck: bool,
+}
+
+impl Block {
+    fn new(modes: TransactionModes, stage: BlockStage) -> Self {
+        Block {
+            modes,
+            begin: modes,
+            has_set_read_write: false,
+            stage,
+            is_stuck: false,
+        }
+    }
 }
 
 /// Where a block stands.
@@ -53,17 +69,11 @@ pub(crate) enum BlockStage {
 
 /// What modes mean once the session's defaults are counted in.
 #[derive(Debug, Clone, Copy)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "independent answers about one transaction"
-)]
 pub(crate) struct Meaning {
     read_only: bool,
     /// Every statement has its own snapshot.
     read_committed: bool,
     serializable: bool,
-    /// `READ WRITE` was asked for in so many words.
-    says_read_write: bool,
 }
 
 impl Meaning {
@@ -154,7 +164,6 @@ impl Client {
                 Some(Isolation::ReadCommitted | Isolation::ReadUncommitted)
             ),
             serializable: isolation == Some(Isolation::Serializable),
-            says_read_write: modes.read_only == Some(false),
         }
     }
 
@@ -278,10 +287,10 @@ impl Client {
     /// Returns the BEGIN with which a held block is opened on a replica, where its own says READ WRITE, which no standby takes.
     pub(crate) fn opening(&self, is_replica: bool) -> Option<Vec<u8>> {
         let block = self.block.filter(|_| is_replica)?;
-        if !self.meaning(block.modes).says_read_write {
+        if block.begin.read_only != Some(false) {
             return None;
         }
-        let level = match block.modes.isolation {
+        let level = match block.begin.isolation {
             Some(Isolation::ReadUncommitted) => " ISOLATION LEVEL READ UNCOMMITTED",
             Some(Isolation::ReadCommitted) => " ISOLATION LEVEL READ COMMITTED",
             _ => "",
@@ -298,6 +307,7 @@ impl Client {
     fn change_modes(&mut self, modes: TransactionModes) {
         if let Some(block) = &mut self.block {
             block.modes = block.modes.and(modes);
+            block.has_set_read_write |= modes.read_only == Some(false);
         }
     }
 
@@ -324,11 +334,7 @@ impl Client {
     /// Opens a block of which no server knows yet; returns the command tag.
     pub(crate) fn hold_block(&mut self, modes: TransactionModes, text: &[u8]) -> &'static str {
         self.session.state.begin(text);
-        self.block = Some(Block {
-            modes,
-            stage: BlockStage::Held,
-            is_stuck: false,
-        });
+        self.block = Some(Block::new(modes, BlockStage::Held));
         let statements = pgweir_sql::state_statements(text);
         match statements.first().and_then(|first| first.text.first()) {
             Some(b's' | b'S') => "START TRANSACTION",
@@ -444,8 +450,11 @@ impl Client {
         let may_split =
             meaning.read_only || self.choices.transaction_reads == TransactionReads::UntilWrite;
         let is_open = facts.marks.has(Marks::LEAVES_OPEN) || portion == Portion::Flushed;
-        // What is in a batch with a BEGIN of its own goes out as it is, READ WRITE and all, and so does a SET TRANSACTION.
-        let is_as_it_is = facts.begin.is_some() || self.session.state.transaction().1.count() > 0;
+        // A BEGIN in the batch itself goes out as it is, READ WRITE and all, and so does a SET TRANSACTION.
+        let says_read_write = match facts.begin {
+            Some(begin) => begin.read_only == Some(false),
+            None => self.block.is_some_and(|block| block.has_set_read_write),
+        };
         let is_failed = self
             .block
             .is_some_and(|block| block.stage == BlockStage::Failed);
@@ -457,7 +466,7 @@ impl Client {
             || (facts.marks.has(Marks::NEEDS_PRIMARY) && !meaning.read_only)
             || (meaning.read_only && self.goes_beyond() && facts.begin.is_none())
             || (is_open && !meaning.read_only)
-            || (is_as_it_is && meaning.says_read_write)
+            || says_read_write
         {
             return FirstOfBlock::OnPrimary;
         }
@@ -489,11 +498,7 @@ impl Client {
         match (&mut self.block, begin) {
             (Some(block), _) => block.stage = BlockStage::OnReplica,
             (None, Some(modes)) => {
-                self.block = Some(Block {
-                    modes,
-                    stage: BlockStage::OnReplica,
-                    is_stuck: false,
-                });
+                self.block = Some(Block::new(modes, BlockStage::OnReplica));
             }
             (None, None) => {}
         }

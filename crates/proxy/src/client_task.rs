@@ -323,8 +323,14 @@ impl Client {
 
     /// Gives up the server connection of a session that ends, whatever state it is in.
     fn let_go(&mut self) {
-        let Some(held) = self.held.take() else { return };
+        let Some(mut held) = self.held.take() else {
+            return;
+        };
         self.count_load(held.node, false);
+        if held.status() != TransactionStatus::Idle {
+            // What was set in the transaction is rolled back with it.
+            self.session.leave(&mut held.lease.state.session);
+        }
         let settled = self.session.is_settled() && !self.session.is_in_mid_batch();
         if settled && held.lease.is_quiet() {
             self.reset_aside(held);
