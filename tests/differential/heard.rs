@@ -38,11 +38,11 @@ impl Heard {
             // When a server reports a change is its own affair; what the client knows once the answer is complete is not.
             tag::PARAMETER_STATUS => {}
             tag::READY_FOR_QUERY => {
-                self.lines.push(message.comparable());
+                self.lines.push(comparable(message));
                 self.parameters.push(client.parameters().clone());
             }
             tag::ERROR_RESPONSE | tag::NOTICE_RESPONSE => self.lines.push(report(message)),
-            _ => self.lines.push(message.comparable()),
+            _ => self.lines.push(comparable(message)),
         }
     }
 
@@ -119,6 +119,16 @@ pub(super) fn differing_parameters<'a>(
 }
 
 /// Prints an error or a notice with all that a client may look at; not the source line, which is the server's own affair.
+/// Returns what must be the same: of a schema for temporary objects not its number, which is the server process's.
+fn comparable(message: &Message) -> String {
+    let text = message.comparable();
+    let mut parts = text.split("pg_temp_");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| {
+        text + "pg_temp_" + part.trim_start_matches(|c: char| c.is_ascii_digit())
+    })
+}
+
 fn report(message: &Message) -> String {
     let mut text = message.name().to_owned();
     let fields = match message.decode() {

@@ -146,8 +146,6 @@ pub(crate) struct Traces {
 pub(crate) enum Stage {
     /// Nothing has been sent on it yet.
     Fresh,
-    /// The session's parameters have been sent; the batch waits for them.
-    Switching,
     /// A batch has been sent.
     Used,
     /// The transaction is over, and the server has been asked what the session has left there.

@@ -15,7 +15,7 @@ use pgweir_session::server::Ledger;
 use pgweir_session::{Scan, Violation};
 use pgweir_sql::PinSet;
 use pgweir_sql::plan::Plan;
-use pgweir_wire::TransactionStatus;
+use pgweir_wire::{Gather, TransactionStatus};
 
 use crate::block::{BlockStage, FirstOfBlock, Taken};
 use crate::client_task::{Client, Held, Input, Next, Place, Stage, Traces, place_for};
@@ -539,9 +539,9 @@ impl Client {
     ) -> Result<Act, Violation> {
         let worker = Rc::clone(self.worker());
         self.is_oversize = false;
-        if self.must_prepare() && self.prepare(cx) {
-            return Ok(Act::Park);
-        }
+        let mut gather = worker.gather.borrow_mut();
+        gather.clear();
+        self.prepare(&mut gather);
         self.session.stop_watching();
         let failing = self.failing.take();
         let is_first = self.is_first_batch();
@@ -565,8 +565,6 @@ impl Client {
         };
         held.stage = Stage::Used;
         let server = &mut *held.lease;
-        let mut gather = worker.gather.borrow_mut();
-        gather.clear();
         if opens_block {
             self.session.open_transaction(
                 opening.as_deref(),
@@ -610,41 +608,19 @@ impl Client {
             .is_some_and(|held| held.stage != Stage::Used)
     }
 
-    /// Returns whether the server connection may lack what the session needs: it is new to the session, or the session has
-    /// reset what it brought along.
-    fn must_prepare(&self) -> bool {
-        let Some(held) = &self.held else { return false };
-        match held.stage {
-            Stage::Fresh => true,
-            Stage::Switching | Stage::Asking | Stage::Used => false,
+    /// Puts what a server connection lacks that is new to the session in front of the batch at hand.
+    fn prepare(&mut self, gather: &mut Gather) {
+        let epoch = self.worker().shared.epoch.load(Ordering::Relaxed);
+        let Some(held) = &mut self.held else { return };
+        if held.stage != Stage::Fresh {
+            return;
         }
-    }
-
-    /// Sends what the server connection lacks; returns whether the batch must wait until that has been answered.
-    fn prepare(&mut self, cx: &mut Context<'_>) -> bool {
-        let worker = Rc::clone(self.worker());
-        let Some(held) = &mut self.held else {
-            return false;
-        };
-        let mut gather = worker.gather.borrow_mut();
-        gather.clear();
-        let epoch = worker.shared.epoch.load(Ordering::Relaxed);
-        let server = &mut *held.lease;
-        let state = &mut server.state.session;
-        let must_wait = self.session.begin_lease(state, epoch, &mut gather);
+        let state = &mut held.lease.state.session;
+        self.session.begin_lease(state, epoch, gather);
         // What another session drew from a sequence here must not pass for this one's.
-        if held.stage == Stage::Fresh && self.session.facts().pin == Some(PinReason::Sequence) {
-            self.session.ask(b"DISCARD SEQUENCES", state, &mut gather);
+        if self.session.facts().pin == Some(PinReason::Sequence) {
+            self.session.ask(b"DISCARD SEQUENCES", state, gather);
         }
-        if must_wait {
-            held.stage = Stage::Switching;
-        }
-        // A server that is gone is noticed at the next read.
-        let _gone = server
-            .state
-            .outgoing
-            .send(&mut server.stream, cx, &[], &gather);
-        must_wait
     }
 
     /// Remembers what the batch at hand does to the session and its server connection.

@@ -37,13 +37,11 @@ impl Client {
                 Err(next) => return Poll::Ready(*next),
             };
             // After what the client has sent before it: a cancel that overtook its statement would be lost.
-            // What switches the parameters in front of it is not the client's to cancel.
-            let is_switching = self
-                .held
-                .as_ref()
-                .is_some_and(|held| matches!(held.stage, Stage::Switching | Stage::Asking));
+            // What is asked in front of it, or behind it, is not the client's to cancel.
+            let is_ours =
+                self.stage() == Some(Stage::Asking) || self.session.is_ahead_of_its_batch();
             if (!progress || !self.session.is_settled())
-                && !is_switching
+                && !is_ours
                 && let Some(requests) = self.slot.take_requests()
             {
                 self.cancel_aside(requests);
@@ -76,18 +74,10 @@ impl Client {
             progress |= self.step_client(cx)?;
         }
         // Usually the last reply has done this. It has not where the client was still sending when it came.
-        if self
-            .held
-            .as_ref()
-            .is_some_and(|held| held.stage == Stage::Used)
-            && self.session.is_settled()
-        {
+        if self.stage() == Some(Stage::Used) && self.session.is_settled() {
             self.release_if_over();
             // What the server is then asked still has to be sent.
-            progress |= self
-                .held
-                .as_ref()
-                .is_some_and(|held| held.stage == Stage::Asking);
+            progress |= self.stage() == Some(Stage::Asking);
         }
         Ok(progress)
     }
@@ -261,12 +251,8 @@ impl Client {
         } else {
             Input::Pending
         };
-        // A switch of parameters is no answer to the batch that waits for it.
-        let is_answer = self
-            .held
-            .as_ref()
-            .is_none_or(|held| held.stage == Stage::Used);
-        if is_answer && self.replay.due.is_none() {
+        // A batch waits for the answer to a question of ours.
+        if self.stage() != Some(Stage::Asking) && self.replay.due.is_none() {
             self.replay.end();
         }
         self.release_if_over();
@@ -277,11 +263,7 @@ impl Client {
         if self.session.is_in_mid_batch() {
             return;
         }
-        if self
-            .held
-            .as_ref()
-            .is_some_and(|held| held.stage == Stage::Asking)
-        {
+        if self.stage() == Some(Stage::Asking) {
             if !self.session.is_settled() {
                 return;
             }
@@ -352,7 +334,6 @@ impl Client {
     /// Looks again at input that was kept.
     fn step_pending(&mut self, cx: &mut Context<'_>) -> Step {
         self.input = Input::Open;
-        let stage = self.stage();
         let input = std::mem::take(&mut self.inbuf);
         let consumed = self.process(cx, &input);
         let used = consumed
@@ -367,8 +348,7 @@ impl Client {
             self.inbuf.drain(..used);
         }
         match consumed {
-            // What a server connection was asked before the input can go there is progress too: its answer is to be waited for.
-            Ok(used) => Ok(used > 0 || self.stage() != stage),
+            Ok(used) => Ok(used > 0),
             Err(stop) => Err(stop.next),
         }
     }

@@ -29,7 +29,7 @@ use pgweir_session::{Refusal, Watch};
 use pgweir_sql::plan::Plan;
 use pgweir_wire::TransactionStatus;
 
-use crate::client_task::{Client, Input, Next, Stage};
+use crate::client_task::{Client, Input, Next};
 use crate::dispatch::route_facts_of;
 use crate::fault::Fault;
 
@@ -288,14 +288,13 @@ impl Client {
         self.input = Input::Pending;
     }
 
-    /// The server connection is gone. A batch of which nothing was sent, or that only read on a replica and has no result
-    /// yet, gets another; else the session ends.
+    /// The server connection is gone. A batch that only read on a replica and has no result yet gets another; else the session
+    /// ends.
     pub(crate) fn on_server_lost(&mut self) -> Result<(), Box<Next>> {
         let Some(held) = self.held.take() else {
             return Err(Box::new(Next::Gone));
         };
         self.count_load(held.node, false);
-        let is_unsent = held.stage == Stage::Switching && held.pins.is_empty();
         if let Some(cluster) = self
             .worker()
             .shared
@@ -305,18 +304,13 @@ impl Client {
             cluster.report_failure(held.node);
         }
         tracing::warn!(server = %held.lease.state.address, "a server connection was lost in use");
-        let may_repeat = (is_unsent || self.session.is_watching_read())
-            && self.replay.failures < self.identity.read_retries;
+        let may_repeat =
+            self.session.is_watching_read() && self.replay.failures < self.identity.read_retries;
         if self.replay.due.is_none() && may_repeat {
             let counters = &self.worker().shared.retries;
             counters.read_retries.fetch_add(1, Ordering::Relaxed);
             self.replay.note_failure(held.node);
-            // Of a transaction it is not known here whether it has read before.
-            self.replay.due = Some(match (is_unsent, self.block) {
-                (true, None) => Due::Anywhere,
-                (true, Some(_)) => Due::Primary,
-                (false, _) => self.replay.elsewhere,
-            });
+            self.replay.due = Some(self.replay.elsewhere);
         } else if self.replay.due.is_none() {
             self.session.server_lost();
             let server = &held.lease.state.session;
@@ -335,12 +329,7 @@ impl Client {
         if self.block.is_some() {
             self.leave_block(true);
         }
-        if is_unsent {
-            // It waits in the input as it did.
-            self.input = Input::Pending;
-        } else {
-            self.run_again(held.gate.is_some());
-        }
+        self.run_again(held.gate.is_some());
         Ok(())
     }
 

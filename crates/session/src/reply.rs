@@ -174,7 +174,7 @@ impl ClientSession {
 
     /// Returns whether the next reply is that of a request of ours in front of the batch: a switch of parameters, a BEGIN. The
     /// Parse of a statement that the batch needs, and the Close that makes room for it, belong to the batch.
-    fn front_is_of_ours(&self) -> bool {
+    pub(crate) fn front_is_of_ours(&self) -> bool {
         self.outstanding.front().is_some_and(|e| match e.action {
             Action::Skip => e.places.is_none(),
             Action::Tail | Action::Break => true,

@@ -42,6 +42,9 @@ impl StatementId {
 /// Begins every statement name that pgweir uses on a server.
 pub const SERVER_NAME_PREFIX: &str = "pgweir_";
 
+/// The statement that is there once a switch of parameters has succeeded, until the batch begins.
+pub const GUARD: &[u8] = b"pgweir_guard";
+
 /// A name that no client's statement has there: it stands for one that is taken.
 pub const TAKEN: &[u8] = b"pgweir_taken";
 

@@ -21,7 +21,7 @@ use crate::outstanding::{Action, Change, Entry, Events, Owed};
 use crate::parameters::SharedParameters;
 use crate::server::ServerSession;
 use crate::state::Event;
-use crate::statement::{MISSING_NAME, Statement, StatementId, TAKEN};
+use crate::statement::{GUARD, MISSING_NAME, Statement, StatementId, TAKEN};
 
 /// One message of the input: where it stands and how much of it is there.
 #[derive(Debug, Clone, Copy)]
@@ -47,42 +47,51 @@ impl ClientSession {
     /// Prepares a server connection for this session: its parameters, and a fresh start for statements whose result types
     /// may have changed since they were prepared there (`epoch`).
     ///
-    /// What is needed goes in front of the first batch. Returns whether that must be answered before the batch is sent: it
-    /// switches parameters, and should that fail (a role that was dropped, a cancel that hits it), the batch would run with
-    /// those of the session before.
-    #[must_use]
-    pub fn begin_lease(
-        &mut self,
-        server: &mut ServerSession,
-        epoch: u64,
-        out: &mut Gather,
-    ) -> bool {
+    /// What is needed goes in front of the first batch, in the same write. Should the switch of parameters fail (a role that
+    /// was dropped, a limit that it exceeds), the batch must not run with those of the session before: the switch ends with
+    /// the making of a statement, which is described and closed between it and the batch. Where there is no such statement the
+    /// server skips the batch, whatever kind it is, and the connection is given up.
+    pub fn begin_lease(&mut self, server: &mut ServerSession, epoch: u64, out: &mut Gather) {
         server.statements.lease();
         self.context.epoch = epoch;
-        let mut sql = String::new();
+        let mut text = Vec::new();
         if server.epoch != epoch {
             if !server.statements.is_empty() || server.unnamed.is_some() {
-                sql.push_str("DEALLOCATE ALL;");
+                text.extend_from_slice(b"DEALLOCATE ALL;");
                 server.statements.clear();
             }
             server.epoch = epoch;
         }
-        let mut must_wait = false;
-        let mut text = sql.into_bytes();
+        let mut switch = Vec::new();
         if server.parameters.id != self.state.wanted().id {
             if !self.state.wanted().same(&server.parameters) {
-                let switch = self.state.wanted().switch_sql(&server.parameters);
-                must_wait = !switch.is_empty();
-                text.extend_from_slice(&switch);
+                switch = self.state.wanted().switch_sql(&server.parameters);
             }
             server.parameters = SharedParameters::clone(self.state.wanted());
         }
         self.state.switched();
-        if text.is_empty() {
-            return false;
+        if switch.is_empty() {
+            if !text.is_empty() {
+                self.ask(&text, server, out);
+            }
+            return;
         }
+        text.extend_from_slice(&switch);
+        text.extend_from_slice(b"PREPARE ");
+        text.extend_from_slice(GUARD);
+        text.extend_from_slice(b" AS SELECT 1");
         self.ask(&text, server, out);
-        must_wait
+        out.scratch_mut(|bytes| {
+            target_head(bytes, tag::DESCRIBE, Target::Statement, GUARD);
+            target_head(bytes, tag::CLOSE, Target::Statement, GUARD);
+        });
+        self.outstanding.push(Entry::skip(Owed::DescribeStatement));
+        self.outstanding.push(Entry::skip(Owed::Close));
+    }
+
+    /// Returns whether the server is still busy with what goes in front of the batch.
+    pub fn is_ahead_of_its_batch(&self) -> bool {
+        self.front_is_of_ours()
     }
 
     /// Brings back what a RESET has taken from the connection although the session came with it. What the server reports of it

@@ -5,7 +5,7 @@ use pgweir_session::server::Ledger;
 use pgweir_session::{ClientSession, ServerSession};
 use pgweir_wire::TransactionStatus;
 
-use crate::rig::{LIMITS, Rig, parameters};
+use crate::rig::{LIMITS, Rig, SWITCHED, parameters};
 
 fn with_parameters(entries: &[(&str, &str)]) -> Rig {
     let mut rig = Rig::new();
@@ -25,8 +25,11 @@ fn parameters_are_switched_in_front_of_the_first_batch() {
     let mut rig = with_parameters(&[("timezone", "CET")]);
     assert_eq!(
         rig.lease(0),
-        "Query(SELECT pg_catalog.set_config('timezone',E'CET',false);), and waits"
+        "Query(SELECT pg_catalog.set_config('timezone',E'CET',false);PREPARE pgweir_guard AS SELECT 1) | \
+         Describe(S pgweir_guard) | Close(S pgweir_guard)"
     );
+    assert!(rig.client.is_ahead_of_its_batch());
+    rig.send("Query(select 1)");
     assert!(!rig.client.is_settled());
     // None of it is for the client.
     assert_eq!(
@@ -34,9 +37,16 @@ fn parameters_are_switched_in_front_of_the_first_batch() {
         ""
     );
     assert_eq!(
-        rig.reply("Notice(hm) | Status(TimeZone=CET) | Ready(I)"),
+        rig.reply("Complete(PREPARE) | Notice(hm) | Status(TimeZone=CET) | Ready(I)"),
         ""
     );
+    assert!(rig.client.is_ahead_of_its_batch());
+    assert_eq!(
+        rig.reply("ParameterDescription | RowDescription(c) | CloseComplete"),
+        ""
+    );
+    assert!(!rig.client.is_ahead_of_its_batch());
+    rig.passes("Complete(SELECT 0) | Ready(I)");
     assert!(rig.client.is_settled());
     let reported: Vec<_> = rig
         .server
@@ -45,23 +55,26 @@ fn parameters_are_switched_in_front_of_the_first_batch() {
         .map(|(name, value)| (&**name, &**value))
         .collect();
     assert_eq!(reported, [("TimeZone", "CET")]);
-    rig.send("Query(select 1)");
-    rig.passes("Complete(SELECT 0) | Ready(I)");
     // The next session with the same ones finds them there.
     rig.client = ClientSession::new(LIMITS, parameters(&[("timezone", "CET")]), 1);
     assert_eq!(rig.lease(0), "");
     // One without them does not.
     rig.next_client();
-    assert_eq!(rig.lease(0), "Query(RESET \"timezone\";), and waits");
+    assert_eq!(
+        rig.lease(0),
+        "Query(RESET \"timezone\";PREPARE pgweir_guard AS SELECT 1) | Describe(S pgweir_guard)"
+    );
 }
 
 #[test]
 fn a_switch_that_fails_is_noticed_and_the_server_is_given_up() {
     let mut rig = with_parameters(&[("search_path", "x")]);
     rig.lease(0);
+    rig.send("Query(insert)");
     assert!(!rig.client.switch_failed());
+    // The batch is skipped by the server, which waits for a Sync that never comes.
     rig.receive(&crate::notation::server_bytes(
-        "Error(22023 invalid value) | Ready(I)",
+        "Error(22023 invalid value) | Ready(I) | Error(26000 no such statement)",
     ))
     .unwrap();
     assert!(rig.client.switch_failed());
@@ -130,7 +143,7 @@ fn a_reset_forgets_what_the_server_forgets() {
     for (ledger, statements) in [(Ledger::Suspect, 1), (Ledger::SessionState, 0)] {
         let mut rig = with_parameters(&[("timezone", "CET")]);
         rig.lease(0);
-        rig.reply("Complete(SELECT 1) | Ready(I)");
+        rig.reply(SWITCHED);
         rig.prepare("a", "select 1");
         rig.send("Parse(,select 2) | Sync");
         rig.reply("ParseComplete | Ready(I)");

@@ -445,6 +445,10 @@ impl Model {
                 self.reset_all();
             }
             ("RESET ALL", _) => self.reset_all(),
+            ("PREPARE pgweir_guard AS SELECT 1", _) => {
+                self.statements
+                    .insert(b"pgweir_guard".to_vec(), "select 1".to_owned());
+            }
             _ => self.change_settings(sql),
         }
     }

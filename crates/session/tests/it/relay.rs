@@ -106,8 +106,6 @@ struct Held {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Fresh,
-    /// Its parameters are being switched to the session's.
-    Switching,
     Used,
 }
 
@@ -311,8 +309,8 @@ impl Session {
         } else if portion != Portion::Ignored && !self.may_ride_along(servers) {
             return Act::Park;
         }
-        if self.must_prepare(servers) && self.prepare(servers, epoch) {
-            return Act::Park;
+        if self.must_prepare(servers) {
+            self.prepare(servers, epoch);
         }
         self.send(rest, portion, len, servers);
         Act::Done
@@ -323,7 +321,6 @@ impl Session {
         let server = &servers[held.server].session;
         match held.stage {
             Stage::Fresh => true,
-            Stage::Switching => false,
             Stage::Used => {
                 self.client.state.lacks()
                     && server.status != TransactionStatus::Failed
@@ -333,26 +330,18 @@ impl Session {
         }
     }
 
-    /// Sends what the server lacks; returns whether that must be answered first.
-    fn prepare(&mut self, servers: &mut [Backend], epoch: u64) -> bool {
-        let Some(held) = &mut self.held else {
-            return false;
-        };
+    /// Sends what the server lacks.
+    fn prepare(&mut self, servers: &mut [Backend], epoch: u64) {
+        let Some(held) = &mut self.held else { return };
         let server = &mut servers[held.server];
         let mut gather = Gather::new();
         if held.stage == Stage::Used {
             self.client.restore(&mut server.session, &mut gather);
-            server.to.extend(bytes_of(&gather, &[]));
-            return false;
-        }
-        let must_wait = self
-            .client
-            .begin_lease(&mut server.session, epoch, &mut gather);
-        if must_wait {
-            held.stage = Stage::Switching;
+        } else {
+            self.client
+                .begin_lease(&mut server.session, epoch, &mut gather);
         }
         server.to.extend(bytes_of(&gather, &[]));
-        must_wait
     }
 
     fn is_copy_in(&self, servers: &[Backend]) -> bool {
