@@ -55,14 +55,14 @@ impl Director<'_> {
     fn round(&mut self, twins: &Twins) -> Result<(), Failing> {
         let mut stage = match twins.stage(0..CLIENTS) {
             Ok(stage) => stage,
-            Err(failure) => return Err(self.failing(failure)),
+            Err(failure) => return Err(Failing::new(failure, &self.steps)),
         };
         while self.steps.len() < ROUND_STEPS {
             let turn = self.turn(&mut stage);
-            turn.map_err(|failure| self.failing(failure))?;
+            turn.map_err(|failure| Failing::new(failure, &self.steps))?;
         }
         let last = self.farewell(&mut stage);
-        last.map_err(|failure| self.failing(failure))
+        last.map_err(|failure| Failing::new(failure, &self.steps))
     }
 
     /// Ends all sessions, whatever they are in the middle of; those who come after them must find nothing of it.
@@ -181,17 +181,6 @@ impl Director<'_> {
         self.statements += steps.iter().map(Step::statements).sum::<usize>();
         self.steps.extend(steps.iter().cloned());
         stage.play(&steps)
-    }
-
-    fn failing(&self, failure: Failure) -> Failing {
-        match failure {
-            Failure::Difference { client, text } => Failing {
-                steps: self.steps.clone(),
-                client,
-                text,
-            },
-            Failure::Stuck => unreachable!("only clients that can go on are drawn"),
-        }
     }
 }
 

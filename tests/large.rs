@@ -9,7 +9,7 @@ use std::{
     thread,
 };
 
-use pgweir_testkit::{Client, patience};
+use pgweir_testkit::{Client, append_parse, append_undescribed, patience};
 use pgweir_wire::{Header, backend, frontend, writer};
 
 use crate::support::{Proxy, cluster, config};
@@ -149,6 +149,26 @@ fn write_message(mut stream: &TcpStream, tag: u8, head: &[u8], length: usize, ta
     stream.write_all(tail).expect("sent");
 }
 
+/// Makes a table of that name and copies so many lines, each a message of that length, of which the server keeps some.
+fn copy_in(client: &mut Client, table: &str, kept: &str, lines: usize, length: usize) -> Seen {
+    client
+        .query(&format!("CREATE TABLE {table} (line text)"))
+        .expect("an answer");
+    client
+        .send_query(&format!("COPY {table} FROM STDIN WHERE {kept}"))
+        .expect("sent");
+    let started = client.until(backend::tag::COPY_IN_RESPONSE);
+    assert!(started.is_ok(), "{started:?}");
+    write_and_drain(client, |mut stream| {
+        for _ in 0..lines {
+            write_message(stream, frontend::tag::COPY_DATA, b"", length, b"\n");
+        }
+        let mut done = Vec::new();
+        writer::message(&mut done, frontend::tag::COPY_DONE, |_| {});
+        stream.write_all(&done).expect("sent");
+    })
+}
+
 #[test]
 fn a_large_result_streams_through() {
     let rows = rows();
@@ -180,23 +200,8 @@ fn a_large_copy_out_streams_through() {
 fn a_large_copy_in_streams_through() {
     let rows = rows();
     let seen = in_bounded_memory(|client| {
-        client
-            .query("CREATE TABLE large_copy (line text)")
-            .expect("an answer");
         // The server throws it away, so that the test needs no disk.
-        client
-            .send_query("COPY large_copy FROM STDIN WHERE line = 'never'")
-            .expect("sent");
-        let started = client.until(backend::tag::COPY_IN_RESPONSE);
-        assert!(started.is_ok(), "{started:?}");
-        let seen = write_and_drain(client, |mut stream| {
-            for _ in 0..rows {
-                write_message(stream, frontend::tag::COPY_DATA, b"", ROW, b"\n");
-            }
-            let mut done = Vec::new();
-            writer::message(&mut done, frontend::tag::COPY_DONE, |_| {});
-            stream.write_all(&done).expect("sent");
-        });
+        let seen = copy_in(client, "large_copy", "line = 'never'", rows, ROW);
         assert_eq!(
             query(client, "SELECT count(*) FROM large_copy")
                 .value
@@ -245,20 +250,8 @@ fn one_row_larger_than_all_buffers_streams_through() {
 #[test]
 fn one_copy_message_larger_than_all_buffers_streams_through() {
     in_bounded_memory(|client| {
-        client
-            .query("CREATE TABLE large_line (line text)")
-            .expect("an answer");
-        client
-            .send_query("COPY large_line FROM STDIN WHERE length(line) <> 110000000")
-            .expect("sent");
-        let started = client.until(backend::tag::COPY_IN_RESPONSE);
-        assert!(started.is_ok(), "{started:?}");
-        let seen = write_and_drain(client, |mut stream| {
-            write_message(stream, frontend::tag::COPY_DATA, b"", ONE_MESSAGE, b"\n");
-            let mut done = Vec::new();
-            writer::message(&mut done, frontend::tag::COPY_DONE, |_| {});
-            stream.write_all(&done).expect("sent");
-        });
+        let kept = "length(line) <> 110000000";
+        let seen = copy_in(client, "large_line", kept, 1, ONE_MESSAGE);
         query(client, "DROP TABLE large_line");
         seen
     });
@@ -269,11 +262,7 @@ fn one_parameter_larger_than_all_buffers_streams_through() {
     let length = u32::try_from(ONE_MESSAGE).expect("a length").to_be_bytes();
     let seen = in_bounded_memory(|client| {
         let mut before = Vec::new();
-        writer::message(&mut before, frontend::tag::PARSE, |w| {
-            w.cstr(b"");
-            w.cstr(b"SELECT length($1::text)");
-            w.i16(0);
-        });
+        append_parse(&mut before, "", "SELECT length($1::text)");
         let mut after = Vec::new();
         frontend::Execute {
             portal: b"",
@@ -307,18 +296,7 @@ fn one_query_text_larger_than_all_buffers_streams_through() {
 fn one_prepared_text_larger_than_all_buffers_streams_through() {
     let seen = in_bounded_memory(|client| {
         let mut after = Vec::new();
-        writer::message(&mut after, frontend::tag::BIND, |w| {
-            w.cstr(b"");
-            w.cstr(b"large");
-            w.i16(0);
-            w.i16(0);
-            w.i16(0);
-        });
-        frontend::Execute {
-            portal: b"",
-            max_rows: 0,
-        }
-        .encode(&mut after);
+        append_undescribed(&mut after, "large");
         frontend::Sync.encode(&mut after);
         write_and_drain(client, |mut stream| {
             let (head, tail) = (b"large\0SELECT length('", b"')\0\0\0");

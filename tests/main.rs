@@ -32,6 +32,8 @@ mod retries;
 #[cfg(test)]
 mod routing;
 #[cfg(test)]
+mod rules;
+#[cfg(test)]
 mod scripts;
 #[cfg(test)]
 mod session_state;

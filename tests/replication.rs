@@ -10,7 +10,7 @@ use std::{
 use pgweir_devcluster::Cluster;
 use pgweir_testkit::{Client, Login, eventually, patience};
 
-use crate::support::{DATABASE, Proxy, config, new_cluster};
+use crate::support::{DATABASE, Proxy, config, new_cluster, value};
 
 /// A role that may replicate.
 const ROLE: &str = "streamer";
@@ -180,14 +180,7 @@ fn wal_streams_for_as_long_as_it_is_wanted() {
     // Ordinary sessions are served beside it.
     let login = Login::new(ROLE, DATABASE).password(PASSWORD);
     let mut client = Client::open(proxy.addr(), &login).expect("a login");
-    assert_eq!(
-        client
-            .query("SELECT 1")
-            .expect("an answer")
-            .value()
-            .as_deref(),
-        Some("1")
-    );
+    assert_eq!(value(&mut client, "SELECT 1"), "1");
     receiver.kill().expect("killed");
     receiver.wait().expect("reaped");
     eventually!(count(streams) == "0");

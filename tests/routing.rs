@@ -6,8 +6,8 @@ use std::{
     time::Duration,
 };
 
-use pgweir_testkit::{Client, eventually, patience};
-use pgweir_wire::{TransactionStatus, frontend, writer};
+use pgweir_testkit::{Client, append_parse, append_undescribed, eventually, patience};
+use pgweir_wire::{TransactionStatus, frontend};
 
 use crate::support::{
     Proxy, cluster, config, direct, last_route, login, new_cluster, ok, value, wait_for_replicas,
@@ -253,11 +253,7 @@ fn a_statement_for_the_proxy_is_prepared_described_and_run_twice() {
     let proxy = Proxy::start_ready(&config(cluster()));
     let mut client = proxy.client();
     let mut out = Vec::new();
-    writer::message(&mut out, frontend::tag::PARSE, |w| {
-        w.cstr(b"show");
-        w.cstr(b"SHOW pgweir.consistency");
-        w.i16(0);
-    });
+    append_parse(&mut out, "show", "SHOW pgweir.consistency");
     let described = frontend::Describe {
         kind: frontend::Target::Statement,
         name: b"show",
@@ -265,18 +261,7 @@ fn a_statement_for_the_proxy_is_prepared_described_and_run_twice() {
     described.encode(&mut out);
     frontend::Sync.encode(&mut out);
     for _ in 0..2 {
-        writer::message(&mut out, frontend::tag::BIND, |w| {
-            w.cstr(b"");
-            w.cstr(b"show");
-            w.i16(0);
-            w.i16(0);
-            w.i16(0);
-        });
-        frontend::Execute {
-            portal: b"",
-            max_rows: 0,
-        }
-        .encode(&mut out);
+        append_undescribed(&mut out, "show");
         frontend::Sync.encode(&mut out);
     }
     client.send(&out).expect("sent");

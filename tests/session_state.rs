@@ -6,8 +6,10 @@
 
 use std::collections::VecDeque;
 
-use pgweir_testkit::{Answer, Client, Login, Rng, eventually, patience};
-use pgweir_wire::{TransactionStatus, frontend, writer};
+use pgweir_testkit::{
+    Answer, Client, Login, Rng, append_parse, append_undescribed, eventually, patience,
+};
+use pgweir_wire::{TransactionStatus, frontend};
 
 use crate::support::{PASSWORD, Proxy, USER, cluster, config};
 
@@ -243,25 +245,10 @@ impl Player {
         let sql = "SELECT current_user, '2020-01-01 00:00:00+00'::timestamptz::text, v FROM whoami";
         let mut batch = Vec::new();
         if !self.has_prepared {
-            writer::message(&mut batch, frontend::tag::PARSE, |w| {
-                w.cstr(b"look");
-                w.cstr(sql.as_bytes());
-                w.i16(0);
-            });
+            append_parse(&mut batch, "look", sql);
             self.has_prepared = true;
         }
-        writer::message(&mut batch, frontend::tag::BIND, |w| {
-            w.cstr(b"");
-            w.cstr(b"look");
-            w.i16(0);
-            w.i16(0);
-            w.i16(0);
-        });
-        frontend::Execute {
-            portal: b"",
-            max_rows: 0,
-        }
-        .encode(&mut batch);
+        append_undescribed(&mut batch, "look");
         frontend::Sync.encode(&mut batch);
         self.note("the prepared statement");
         self.client.send(&batch).expect("sent");

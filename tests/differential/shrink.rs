@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{
     step::Step,
-    twins::{Failure, Twins},
+    twins::{Failure, Reached, Twins},
 };
 
 /// Enough for some hundred replays.
@@ -19,6 +19,14 @@ pub(super) struct Failing {
 }
 
 impl Failing {
+    pub(super) fn new(failure: Failure, steps: &[Step]) -> Self {
+        Self {
+            steps: steps.to_vec(),
+            client: failure.client,
+            text: failure.text,
+        }
+    }
+
     /// Tells one failure from another: the first words and the SQLSTATE of the first lines that differ.
     pub(super) fn kind(&self) -> String {
         let first = |mark| {
@@ -85,7 +93,7 @@ pub(super) fn replay(twins: &Twins, steps: &[Step]) -> Option<Failing> {
     clients.dedup();
     let mut stage = match twins.stage(clients) {
         Ok(stage) => stage,
-        Err(failure) => return failing(failure, steps),
+        Err(failure) => return Some(Failing::new(failure, steps)),
     };
     let mut played = 0;
     while played < steps.len() {
@@ -93,20 +101,14 @@ pub(super) fn replay(twins: &Twins, steps: &[Step]) -> Option<Failing> {
         let together = rest.iter().take_while(|step| step.with_next).count() + 1;
         let now = rest.get(..together).unwrap_or(rest);
         played += now.len();
-        if let Err(failure) = stage.play_all(now) {
-            return failing(failure, steps.get(..played).unwrap_or_default());
+        match stage.play_all(now) {
+            Ok(Reached::End) => {}
+            Ok(Reached::Stuck) => return None,
+            Err(failure) => {
+                let played = steps.get(..played).unwrap_or_default();
+                return Some(Failing::new(failure, played));
+            }
         }
     }
     None
-}
-
-fn failing(failure: Failure, steps: &[Step]) -> Option<Failing> {
-    match failure {
-        Failure::Difference { client, text } => Some(Failing {
-            steps: steps.to_vec(),
-            client,
-            text,
-        }),
-        Failure::Stuck => None,
-    }
 }

@@ -35,20 +35,26 @@ pub(super) struct Twins {
     step_patience: Duration,
 }
 
-/// Why a script cannot go on.
+/// How the two answers to a step of the client differ.
 #[derive(Debug)]
-pub(super) enum Failure {
-    /// The two answers to this step of the client differ.
-    Difference { client: usize, text: String },
-    /// The client would wait for a server that only other clients can free: no script to play.
-    Stuck,
+pub(super) struct Failure {
+    pub(super) client: usize,
+    pub(super) text: String,
 }
 
 impl Failure {
     fn of(client: usize, text: impl Into<String>) -> Self {
         let text = text.into();
-        Self::Difference { client, text }
+        Self { client, text }
     }
+}
+
+/// Where a script ended in which nothing differed.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Reached {
+    End,
+    /// At a client that would wait for a server that only other clients can free: no script to play.
+    Stuck,
 }
 
 impl Twins {
@@ -306,20 +312,20 @@ impl Stage<'_> {
     }
 
     /// Plays a whole script.
-    pub(super) fn play_all(&mut self, steps: &[Step]) -> Result<(), Failure> {
+    pub(super) fn play_all(&mut self, steps: &[Step]) -> Result<Reached, Failure> {
         let mut rest = steps;
         while !rest.is_empty() {
             let together = rest.iter().take_while(|step| step.with_next).count() + 1;
             let (now, later) = rest.split_at(together.min(rest.len()));
             for step in now {
                 if !self.may_play(step.client) {
-                    return Err(Failure::Stuck);
+                    return Ok(Reached::Stuck);
                 }
             }
             self.play(now)?;
             rest = later;
         }
-        Ok(())
+        Ok(Reached::End)
     }
 
     /// Sends these steps, of different clients, at once, and compares the answers to each.

@@ -5,15 +5,21 @@
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     pin::pin,
-    time::Duration,
 };
 
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _, TryStreamExt as _, future};
+use pgweir_devcluster::Node;
+use pgweir_testkit::eventually;
 use tokio_postgres::{
     AsyncMessage, Client, Error, IsolationLevel, NoTls, SimpleQueryMessage, error::DbError,
     types::ToSql,
 };
+
+use crate::support::cluster;
+
+/// Stands in the statements that are cancelled, to tell them from those of other tests that sleep.
+const MARKER: &str = "/* tokio-postgres cancels */";
 
 type Outcome = Result<(), Error>;
 
@@ -484,9 +490,10 @@ impl Script {
     }
 
     async fn cancels(&mut self, client: &mut Client) -> Outcome {
+        let sleep = format!("SELECT pg_sleep(120) {MARKER}");
         for sql in [
-            "SELECT pg_sleep(120)",
-            "DO $$ BEGIN PERFORM pg_sleep(120); END $$",
+            &*sleep,
+            &format!("DO $$ BEGIN PERFORM pg_sleep(120); END $$ {MARKER}"),
         ] {
             let outcome = cancelled(client, client.batch_execute(sql)).await;
             self.failed("cancel", outcome);
@@ -498,11 +505,7 @@ impl Script {
                 &[],
             )
             .await?;
-        let outcome = cancelled(
-            transaction.client(),
-            transaction.query("SELECT pg_sleep(120)", &[]),
-        )
-        .await;
+        let outcome = cancelled(transaction.client(), transaction.query(&sleep, &[])).await;
         self.failed("cancel in a transaction", outcome);
         self.failed("then", transaction.query("SELECT 1", &[]).await);
         transaction.rollback().await?;
@@ -538,18 +541,28 @@ impl Script {
     }
 }
 
-/// Cancels until the statement ends: a cancel that comes too early hits nothing. The driver does not wait until the server
-/// has taken a cancel, so the pause must be long enough for one not to reach the next statement.
+/// Cancels the statement once a server runs it: a cancel that comes before hits nothing. The driver does not wait until the
+/// server has taken a cancel, so one alone is sent: a second could reach the next statement.
 async fn cancelled<T>(
     client: &Client,
     statement: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
     let token = client.cancel_token();
     let mut statement = pin!(statement);
-    loop {
-        tokio::select! {
-            outcome = &mut statement => return outcome,
-            () = tokio::time::sleep(Duration::from_millis(500)) => token.cancel_query(NoTls).await?,
-        }
+    // On another thread: on this one the driver sends the statement meanwhile.
+    let asleep = tokio::task::spawn_blocking(wait_until_asleep);
+    tokio::select! {
+        outcome = &mut statement => return outcome,
+        waited = asleep => waited.expect("a server runs the statement"),
     }
+    token.cancel_query(NoTls).await?;
+    statement.await
+}
+
+fn wait_until_asleep() {
+    let asleep = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE strpos(query, '{MARKER}') > 0 AND wait_event = 'PgSleep'"
+    );
+    let runs = |node: &Node| node.sql("postgres", &asleep).expect("a count").trim() == "1";
+    eventually!(cluster().nodes().iter().any(runs));
 }

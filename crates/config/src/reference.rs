@@ -528,51 +528,43 @@ mod tests {
         }
     }
 
-    #[test]
-    fn words_are_those_of_the_enums() {
-        fn names<T: Copy>(all: &[T], name: fn(T) -> &'static str) -> Vec<&'static str> {
-            all.iter().map(|word| name(*word)).collect()
-        }
-        let words = |table, key| match find(table, key).unwrap().kind {
+    #[track_caller]
+    fn assert_words<T: Copy>(table: Table, key: &str, all: &[T], name: fn(T) -> &'static str) {
+        let words = match find(table, key).unwrap().kind {
             Kind::Word { now, .. } => now.to_vec(),
             other => panic!("{other:?}"),
         };
-        assert_eq!(
-            words(Table::Backend, "role"),
-            names(BackendRole::ALL, BackendRole::name)
+        let names: Vec<_> = all.iter().map(|word| name(*word)).collect();
+        assert_eq!(words, names, "{key}");
+    }
+
+    #[test]
+    fn words_are_those_of_the_enums() {
+        use Table::{Auth, Backend, Database, RuleAction, RuleMatch};
+        assert_words(Backend, "role", BackendRole::ALL, BackendRole::name);
+        assert_words(Database, "pool_mode", PoolMode::ALL, PoolMode::name);
+        assert_words(Database, "consistency", Consistency::ALL, Consistency::name);
+        assert_words(
+            Database,
+            "transaction_reads",
+            TransactionReads::ALL,
+            TransactionReads::name,
         );
-        assert_eq!(
-            words(Table::Database, "pool_mode"),
-            names(PoolMode::ALL, PoolMode::name)
+        assert_words(Database, "splitting", Splitting::ALL, Splitting::name);
+        assert_words(
+            Database,
+            "foreign_tables",
+            ForeignTables::ALL,
+            ForeignTables::name,
         );
-        assert_eq!(
-            words(Table::Database, "consistency"),
-            names(Consistency::ALL, Consistency::name)
+        assert_words(RuleMatch, "kind", RuleKind::ALL, RuleKind::name);
+        assert_words(
+            RuleAction,
+            "consistency",
+            Consistency::ALL,
+            Consistency::name,
         );
-        assert_eq!(
-            words(Table::Database, "transaction_reads"),
-            names(TransactionReads::ALL, TransactionReads::name)
-        );
-        assert_eq!(
-            words(Table::Database, "splitting"),
-            names(Splitting::ALL, Splitting::name)
-        );
-        assert_eq!(
-            words(Table::Database, "foreign_tables"),
-            names(ForeignTables::ALL, ForeignTables::name)
-        );
-        assert_eq!(
-            words(Table::RuleMatch, "kind"),
-            names(RuleKind::ALL, RuleKind::name)
-        );
-        assert_eq!(
-            words(Table::RuleAction, "consistency"),
-            names(Consistency::ALL, Consistency::name)
-        );
-        assert_eq!(
-            words(Table::Auth, "method"),
-            names(AuthMethod::ALL, AuthMethod::name)
-        );
+        assert_words(Auth, "method", AuthMethod::ALL, AuthMethod::name);
     }
 
     #[test]

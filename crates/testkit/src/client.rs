@@ -472,6 +472,16 @@ pub fn append_parse(out: &mut Vec<u8>, name: &str, sql: &str) {
 
 /// Appends Bind, Describe and Execute of a prepared statement, without a Sync.
 pub fn append_bound(out: &mut Vec<u8>, name: &str, parameters: &[Option<&str>]) {
+    append_bind(out, name, parameters);
+    frontend::Describe {
+        kind: frontend::Target::Portal,
+        name: b"",
+    }
+    .encode(out);
+    append_run(out);
+}
+
+fn append_bind(out: &mut Vec<u8>, name: &str, parameters: &[Option<&str>]) {
     writer::message(out, frontend::tag::BIND, |w| {
         w.cstr(b"");
         w.cstr(name.as_bytes());
@@ -482,16 +492,20 @@ pub fn append_bound(out: &mut Vec<u8>, name: &str, parameters: &[Option<&str>]) 
         }
         w.i16(0);
     });
-    frontend::Describe {
-        kind: frontend::Target::Portal,
-        name: b"",
-    }
-    .encode(out);
+}
+
+fn append_run(out: &mut Vec<u8>) {
     frontend::Execute {
         portal: b"",
         max_rows: 0,
     }
     .encode(out);
+}
+
+/// Appends Bind and Execute of a prepared statement without parameters, and neither a Describe nor a Sync.
+pub fn append_undescribed(out: &mut Vec<u8>, name: &str) {
+    append_bind(out, name, &[]);
+    append_run(out);
 }
 
 /// Appends Parse, Bind, Describe and Execute of one statement, without a Sync.

@@ -24,7 +24,9 @@ pub mod script;
 mod seed;
 pub mod transcript;
 
-pub use client::{Client, ClientError, append_bound, append_execute, append_parse};
+pub use client::{
+    Client, ClientError, append_bound, append_execute, append_parse, append_undescribed,
+};
 pub use login::Login;
 pub use message::{Answer, Message};
 pub use seed::Rng;

@@ -356,7 +356,7 @@ impl Model {
                     self.fail(code, &message);
                     break;
                 }
-                Err(Stop::Suspended) => unreachable!("a simple query has no row limit"),
+                Err(Stop::Suspended) => panic!("a Query, which has no row limit, met one: {sql}"),
             }
         }
         self.ready();

@@ -4,9 +4,10 @@
 //! `UPDATE_EXPECT=1` writes what is said now; read the difference before it is committed.
 
 use std::fmt::Write as _;
-use std::path::Path;
 
 use pgweir_sql::{Classified, LocalCommand, TransactionControl, classify};
+
+use crate::data::assert_lines;
 
 fn effects(classified: &Classified) -> String {
     let mut text = String::new();
@@ -98,21 +99,6 @@ fn what_the_oracle_found_is_classified_as_the_file_says() {
 }
 
 fn assert_file(name: &str, at_least: usize) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/cases")
-        .join(name);
-    let expected = std::fs::read_to_string(&path).expect("the file is in the repository");
-    let got: Vec<String> = expected.lines().map(render).collect();
-    if std::env::var_os("UPDATE_EXPECT").is_some() {
-        std::fs::write(&path, got.join("\n") + "\n").expect("the file can be written");
-        return;
-    }
-    let wrong: Vec<String> = expected
-        .lines()
-        .zip(&got)
-        .filter(|(expected, got)| expected != got)
-        .map(|(expected, got)| format!("expected {expected}\n     got {got}"))
-        .collect();
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let got = assert_lines(name, render);
     assert!(got.iter().filter(|line| line.contains(" | ")).count() >= at_least);
 }

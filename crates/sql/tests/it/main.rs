@@ -1,5 +1,6 @@
 //! The crate from outside: data files of SQL and what must become of it, and properties over generated SQL.
 mod cases;
+mod data;
 mod decisions;
 mod properties;
 mod routing;

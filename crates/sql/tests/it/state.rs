@@ -4,14 +4,13 @@
 //! statement where that is not the first; `\n` in the SQL stands for a line end. `UPDATE_EXPECT=1` writes what is said now;
 //! read the difference before it is committed.
 
-use std::path::Path;
-
 use pgweir_sql::{
     Isolation, Shaper, StateEvent, StateStatement, TransactionModes, classify, split,
     state_statements,
 };
 use proptest::prelude::*;
 
+use crate::data::assert_lines;
 use crate::state_oracle;
 
 pub(crate) fn modes(modes: TransactionModes) -> String {
@@ -98,10 +97,6 @@ fn line(sql: &str) -> String {
     }
 }
 
-fn path() -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/state.txt")
-}
-
 fn cases() -> Vec<(String, String)> {
     let text = include_str!("../cases/state.txt");
     let is_case = |line: &&str| !line.starts_with('#') && !line.trim().is_empty();
@@ -118,25 +113,13 @@ fn cases() -> Vec<(String, String)> {
 
 #[test]
 fn session_statements_are_read_as_the_file_says() {
-    let text = std::fs::read_to_string(path()).unwrap();
     let rewrite = |text: &str| match text.split_once(" | ") {
         Some((_, sql)) if !text.starts_with('#') => {
             format!("{} | {sql}", line(&sql.replace("\\n", "\n")))
         }
         _ => text.to_owned(),
     };
-    let got: Vec<String> = text.lines().map(rewrite).collect();
-    if std::env::var_os("UPDATE_EXPECT").is_some() {
-        std::fs::write(path(), got.join("\n") + "\n").unwrap();
-        return;
-    }
-    let wrong: Vec<String> = text
-        .lines()
-        .zip(&got)
-        .filter(|(expected, got)| expected != got)
-        .map(|(expected, got)| format!("expected {expected}\n     got {got}"))
-        .collect();
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_lines("state.txt", rewrite);
     assert!(cases().len() >= 200, "only {} cases", cases().len());
 }
 
