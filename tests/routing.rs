@@ -10,7 +10,8 @@ use pgweir_testkit::{Client, append_parse, append_undescribed, eventually, patie
 use pgweir_wire::{TransactionStatus, frontend};
 
 use crate::support::{
-    Proxy, cluster, config, direct, last_route, login, new_cluster, ok, value, wait_for_replicas,
+    DATABASE, Proxy, USER, cluster, config, direct, last_route, login, new_cluster, ok, value,
+    wait_for_replicas,
 };
 
 /// The schema that the routing cases assume.
@@ -544,4 +545,60 @@ fn a_table_that_a_replica_does_not_know_yet_is_read_from_the_primary() {
         assert_eq!(value(&mut reader, "SELECT a FROM young"), "7");
         last_route(&mut reader) == "replica (read)"
     });
+}
+
+#[test]
+fn a_transaction_that_has_set_more_than_is_kept_of_it_writes_nevertheless() {
+    let proxy = Proxy::start_ready(&config(cluster()));
+    let mut client = on_schema(&proxy);
+    wait_for_replicas(&mut client);
+    ok(&mut client, "SET pgweir.consistency = eventual");
+    ok(&mut client, "BEGIN");
+    ok(&mut client, "SELECT 1");
+    let many: String = (0..100)
+        .map(|n| format!("SET LOCAL my.a = '{n}';"))
+        .collect();
+    for _ in 0..11 {
+        ok(&mut client, &many);
+    }
+    for n in 0..15 {
+        ok(&mut client, &format!("SET LOCAL my.a = '{n}'"));
+    }
+    ok(
+        &mut client,
+        "INSERT INTO app.users (email, name) VALUES ('many', 'M')",
+    );
+    ok(&mut client, "ROLLBACK");
+}
+
+#[test]
+fn a_large_statement_runs_in_a_transaction_that_stays_on_its_replica() {
+    let proxy = Proxy::start_ready(&config(cluster()));
+    let mut client = on_schema(&proxy);
+    wait_for_replicas(&mut client);
+    ok(&mut client, "SET pgweir.consistency = eventual");
+    ok(
+        &mut client,
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+    );
+    assert_ne!(port_of_a_read(&mut client), cluster().primary().port());
+    let text = "x".repeat(3 << 20);
+    let length = value(&mut client, &format!("SELECT length('{text}')"));
+    assert_eq!(length, text.len().to_string());
+    ok(&mut client, "COMMIT");
+}
+
+#[test]
+fn a_role_that_a_replica_does_not_know_yet_is_assumed_on_the_primary() {
+    let cluster = new_cluster(1);
+    let proxy = Proxy::start_ready(&config(&cluster));
+    let mut client = proxy.client();
+    wait_for_replicas(&mut client);
+    ok(&mut client, "SET pgweir.consistency = eventual");
+    cluster.replica(0).pause_replay().expect("paused");
+    let made = format!("CREATE ROLE newborn; GRANT newborn TO {USER}");
+    cluster.sql(DATABASE, &made).expect("a role");
+    ok(&mut client, "SET ROLE newborn");
+    assert_eq!(value(&mut client, "SELECT current_user"), "newborn");
+    cluster.replica(0).resume_replay().expect("resumed");
 }

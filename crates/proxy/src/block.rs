@@ -39,6 +39,10 @@ pub(crate) struct Block {
     begin: TransactionModes,
     /// A SET TRANSACTION has asked for READ WRITE, which no standby takes.
     has_set_read_write: bool,
+    /// A SET TRANSACTION has run where it is: it may have another isolation level now.
+    has_set_modes: bool,
+    /// It has read on a replica that it has lost: another one may be further behind.
+    has_read: bool,
     pub(crate) stage: BlockStage,
     /// A cursor or portal was left open where it runs: it stays there.
     pub(crate) is_stuck: bool,
@@ -50,6 +54,8 @@ impl Block {
             modes,
             begin: modes,
             has_set_read_write: false,
+            has_set_modes: false,
+            has_read: false,
             stage,
             is_stuck: false,
         }
@@ -247,7 +253,11 @@ impl Client {
                     self.set_stage(BlockStage::Held);
                     return Taken::No;
                 }
-                if portion != Portion::Batch || self.goes_beyond() {
+                let may_end = matches!(
+                    control,
+                    TransactionControl::End { .. } | TransactionControl::Savepoint(_)
+                );
+                if may_end || portion != Portion::Batch || self.goes_beyond() {
                     // It may end the transaction and go on: a server takes it from here, with a transaction that has failed.
                     return Taken::No;
                 }
@@ -293,6 +303,7 @@ impl Client {
         let level = match block.begin.isolation {
             Some(Isolation::ReadUncommitted) => " ISOLATION LEVEL READ UNCOMMITTED",
             Some(Isolation::ReadCommitted) => " ISOLATION LEVEL READ COMMITTED",
+            Some(Isolation::RepeatableRead) => " ISOLATION LEVEL REPEATABLE READ",
             _ => "",
         };
         Some(format!("BEGIN{level}").into_bytes())
@@ -449,7 +460,7 @@ impl Client {
         }
         let may_split =
             meaning.read_only || self.choices.transaction_reads == TransactionReads::UntilWrite;
-        let is_open = facts.marks.has(Marks::LEAVES_OPEN) || portion == Portion::Flushed;
+        let is_open = facts.marks.has(Marks::LEAVES_OPEN) || portion != Portion::Batch;
         // A BEGIN in the batch itself goes out as it is, READ WRITE and all, and so does a SET TRANSACTION.
         let says_read_write = match facts.begin {
             Some(begin) => begin.read_only == Some(false),
@@ -460,6 +471,7 @@ impl Client {
             .is_some_and(|block| block.stage == BlockStage::Failed);
         if !may_split
             || is_failed
+            || self.block.is_some_and(|block| block.has_read)
             || !meaning.allows_replica()
             || facts.pin.is_some()
             || facts.marks.has(Marks::UNREAD)
@@ -536,8 +548,10 @@ impl Client {
             return false;
         }
         if status == TransactionStatus::Failed {
-            // What a failed transaction has seen does not matter any more.
-            return self.goes_beyond() || portion != Portion::Batch;
+            // What a failed transaction has seen does not matter any more, unless it goes back to a savepoint.
+            let is_over = self.is_movable() || !self.session.state.has_savepoint();
+            return self.ends_and_goes_on()
+                || is_over && (self.goes_beyond() || portion != Portion::Batch);
         }
         if status == TransactionStatus::InTransaction && self.ends_and_goes_on() {
             // What the transaction has seen does not matter any more either.
@@ -554,7 +568,12 @@ impl Client {
             // It stays, except for what a replica would keep to itself.
             return facts.pin.is_some() || self.goes_beyond();
         }
-        facts.marks.has(Marks::NEEDS_PRIMARY)
+        // A SET TRANSACTION fails where something was read before, and where it does not, nothing is lost by a move.
+        let has_set_modes = self.block.is_some_and(|block| block.has_set_modes);
+        has_set_modes
+            || facts.sets_modes && self.goes_beyond()
+            || self.session.state.is_journal_nearly_full()
+            || facts.marks.has(Marks::NEEDS_PRIMARY)
             || facts.marks.has(Marks::LEAVES_OPEN)
             || facts.pin.is_some()
             || facts.begin.is_some()
@@ -572,12 +591,32 @@ impl Client {
         self.reset_aside(held);
     }
 
+    /// Notes what the batch at hand does to the block that it is in.
+    pub(crate) fn note_effects_on_block(&mut self) {
+        let Some(block) = self.block else { return };
+        let is_read_only = self.meaning(block.modes).read_only;
+        let facts = self.session.facts();
+        let marks = facts.marks;
+        // What a function sets or locks is in no journal, and what becomes of the modes is not known here.
+        let is_hidden = marks.has(Marks::SUSPECT)
+            || is_read_only && (marks.has(Marks::NEEDS_PRIMARY) || facts.sets_modes);
+        let block = Block {
+            is_stuck: block.is_stuck || marks.has(Marks::LEAVES_OPEN) || is_hidden,
+            has_set_modes: block.has_set_modes || facts.sets_modes,
+            ..block
+        };
+        self.block = Some(block);
+    }
+
     /// Notes that no server has the block any more, which had this status where it was. What has failed stays failed.
     pub(crate) fn take_block_along(&mut self, status: TransactionStatus) {
         self.set_stage(match status {
             TransactionStatus::Failed => BlockStage::Failed,
             TransactionStatus::Idle | TransactionStatus::InTransaction => BlockStage::Held,
         });
+        if let Some(block) = &mut self.block {
+            block.has_read = true;
+        }
     }
 
     /// Notes that the server connection of a transaction is given back: the block is over, unless its batch runs anew

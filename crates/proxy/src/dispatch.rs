@@ -168,6 +168,8 @@ impl Client {
         }
         match &self.held {
             Some(held) if held.is_primary() || held.stage == Stage::Fresh => {}
+            // A transaction that stays on its replica.
+            Some(_) if self.session.is_settled() && self.block.is_some() => {}
             Some(_) if self.session.is_settled() => return Act::Fail(Fault::mixed_batch()),
             Some(_) => return Act::Park,
             None => {
@@ -207,7 +209,7 @@ impl Client {
             }
             Portion::Terminate => return Ok(Act::Stop(Box::new(Next::Gone))),
             // COPY data goes where the COPY runs; PostgreSQL ignores it where none does.
-            Portion::Ignored if self.held.is_none() => {
+            Portion::Ignored if self.held.is_none() || self.stage() == Some(Stage::Asking) => {
                 self.session.skip_ignored(rest, len)?;
                 return Ok(Act::Done);
             }
@@ -380,7 +382,7 @@ impl Client {
                     .map(|place| Place { reason, ..place })?
             }
             // An open batch may yet write.
-            FirstOfBlock::NoBlock if portion == Portion::Flushed => {
+            FirstOfBlock::NoBlock if portion != Portion::Batch => {
                 self.decide_primary(Reason::OpenBatch)?
             }
             // A standby does not have SERIALIZABLE.
@@ -560,6 +562,8 @@ impl Client {
             true => None,
             false => self.watch_for(portion, is_first),
         };
+        // Behind that: the batch itself may still run again elsewhere, what comes after it may not.
+        self.note_effects_on_block();
         let Some(held) = &mut self.held else {
             return Ok(Act::Done);
         };
@@ -625,9 +629,6 @@ impl Client {
 
     /// Remembers what the batch at hand does to the session and its server connection.
     fn note_effects(&mut self) {
-        if let Some(block) = &mut self.block {
-            block.is_stuck |= self.session.facts().marks.has(Marks::LEAVES_OPEN);
-        }
         let Some(held) = &mut self.held else { return };
         let facts: &Facts = self.session.facts();
         let server = &mut held.lease.state.session;
@@ -637,6 +638,11 @@ impl Client {
         if facts.marks.has(Marks::SUSPECT) || !self.identity.reads_text {
             server.mark(Ledger::Suspect);
         }
+        if facts.pin.is_some() || facts.marks.has(Marks::HIDES) {
+            // What was discarded before says nothing about this.
+            self.session.state.take_discarded();
+        }
+        let facts: &Facts = self.session.facts();
         if let Some(reason) = facts.pin {
             server.mark_pin(reason);
             // On a replica only the transaction keeps it.

@@ -14,7 +14,7 @@ use pgweir_config::PoolMode;
 use pgweir_session::{ReplyEvent, Violation};
 use pgweir_wire::TransactionStatus;
 
-use crate::client_task::{Client, Input, Next, Stage, Traces};
+use crate::client_task::{Client, Held, Input, Next, Stage, Traces};
 use crate::fault::Fault;
 use crate::proxy::Phase;
 
@@ -113,7 +113,6 @@ impl Client {
     pub(crate) fn step_server(&mut self, cx: &mut Context<'_>) -> Step {
         let worker = std::rc::Rc::clone(self.worker());
         let mut buffer = worker.buffer.borrow_mut();
-        let reopens = self.block.is_some() && self.reopens();
         let Some(held) = &mut self.held else {
             return Ok(false);
         };
@@ -134,20 +133,12 @@ impl Client {
         };
         let count = match server.stream.poll_read(cx, room) {
             Poll::Pending => return Ok(false),
-            Poll::Ready(Ok(0) | Err(_)) if held.stage == Stage::Fresh => {
-                self.give_up_unused();
-                return Ok(true);
-            }
-            Poll::Ready(Ok(0) | Err(_))
-                if held.stage == Stage::Asking && held.pins.is_empty() || reopens =>
-            {
-                drop(buffer);
-                self.lose_quietly();
-                return Ok(true);
-            }
             Poll::Ready(Ok(0) | Err(_)) => {
                 drop(buffer);
-                return self.on_server_lost().map(|()| true);
+                return match self.lose_if_spare() {
+                    true => Ok(true),
+                    false => self.on_server_lost().map(|()| true),
+                };
             }
             Poll::Ready(Ok(count)) => count,
         };
@@ -219,7 +210,11 @@ impl Client {
             break;
         }
         if self.session.switch_failed() {
-            return Err(Box::new(Next::End(Box::new(Fault::parameters_refused()))));
+            return self.on_switch_failed();
+        }
+        let is_leaving = |held: &Held| held.lease.state.session.is_leaving();
+        if self.held.as_ref().is_some_and(is_leaving) && self.lose_if_spare() {
+            return Ok(());
         }
         if self.session.is_settled() {
             self.on_settled();
@@ -396,6 +391,18 @@ impl Client {
         if let Some(held) = self.held.take() {
             self.count_load(held.node, false);
         }
+    }
+
+    /// Gives up a server connection that has died, where the session can do without it; returns whether that is so.
+    fn lose_if_spare(&mut self) -> bool {
+        let Some(held) = &self.held else { return false };
+        match held.stage {
+            Stage::Fresh => self.give_up_unused(),
+            Stage::Asking if held.pins.is_empty() => self.lose_quietly(),
+            Stage::Asking | Stage::Used if self.reopens() => self.lose_quietly(),
+            Stage::Asking | Stage::Used => return false,
+        }
+        true
     }
 
     /// A server connection that died when the session could do without it: its transaction is over, or only read on a replica

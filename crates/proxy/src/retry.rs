@@ -161,7 +161,9 @@ impl Client {
         let is_read_only = self
             .block
             .is_some_and(|block| self.meaning(block.modes).is_read_only());
-        let watch = if is_read_only {
+        let watch = if is_read_only && facts.marks.has(Marks::WRITES) {
+            Watch::UnvouchedReadOnly
+        } else if is_read_only {
             Watch::ReadOnly
         } else if facts.marks.has(Marks::WRITES) {
             Watch::Unvouched
@@ -250,7 +252,7 @@ impl Client {
         };
         tracing::debug!(?refusal, ?due, "a batch was refused");
         if due.is_some() {
-            self.session.abandon_replies();
+            self.session.abandon_replies(&mut held.lease.state.session);
             self.replay.due = due;
         } else {
             self.session.stop_watching();
@@ -284,6 +286,8 @@ impl Client {
         batch.extend_from_slice(&self.inbuf);
         self.inbuf = batch;
         self.parked = None;
+        // What was decided about a batch behind it is decided again.
+        self.failing = None;
         self.session.drop_batch();
         self.input = Input::Pending;
     }
@@ -325,6 +329,30 @@ impl Client {
                 may_have_written,
             )))));
         }
+        self.session.forget_server();
+        if self.block.is_some() {
+            self.leave_block(true);
+        }
+        self.run_again(held.gate.is_some());
+        Ok(())
+    }
+
+    /// A server does not take the session's settings or its BEGIN, and has skipped the batch. A replica may not have replayed
+    /// yet what they name; the primary has accepted them before.
+    pub(crate) fn on_switch_failed(&mut self) -> Result<(), Box<Next>> {
+        if !self.session.may_repeat_elsewhere() {
+            return Err(Box::new(Next::End(Box::new(Fault::parameters_refused()))));
+        }
+        let Some(held) = self.held.take() else {
+            return Ok(());
+        };
+        self.count_load(held.node, false);
+        self.worker()
+            .shared
+            .retries
+            .reroutes
+            .fetch_add(1, Ordering::Relaxed);
+        self.replay.due = Some(Due::Primary);
         self.session.forget_server();
         if self.block.is_some() {
             self.leave_block(true);

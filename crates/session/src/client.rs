@@ -26,7 +26,7 @@ pub use scan::{Portion, Scan, ScanMode};
 use crate::outstanding::{Outstanding, Pending};
 use crate::parameters::SharedParameters;
 use crate::reply::Watch;
-use crate::server::ServerSession;
+use crate::server::{Ledger, ServerSession};
 use crate::state::State;
 use crate::statement::{Context, SERVER_NAME_PREFIX, Statement, StatementTable};
 
@@ -144,7 +144,10 @@ pub(crate) enum Replies {
     /// They are thrown away until all are in.
     Abandoned,
     /// What stands in front of the batch failed (a switch of parameters, a BEGIN): the server connection must be closed.
-    SwitchFailed,
+    SwitchFailed {
+        /// The batch was watched as a read, and the client has not heard of the failure.
+        may_repeat: bool,
+    },
 }
 
 /// What [`scan`](ClientSession::scan) has found so far of a batch.
@@ -260,7 +263,12 @@ impl ClientSession {
 
     /// Returns whether the switch of parameters in front of a batch failed: the server connection must be closed.
     pub fn switch_failed(&self) -> bool {
-        self.replies == Replies::SwitchFailed
+        matches!(self.replies, Replies::SwitchFailed { .. })
+    }
+
+    /// Returns whether the client knows nothing of that, and the batch only reads: another server may run it.
+    pub fn may_repeat_elsewhere(&self) -> bool {
+        self.replies == Replies::SwitchFailed { may_repeat: true }
     }
 
     /// Lets `receive` report [`ReplyEvent::Replay`](crate::ReplyEvent::Replay) for the batch just forwarded, which must be
@@ -291,8 +299,12 @@ impl ClientSession {
     }
 
     /// Throws away all replies that are due: the batch runs anew elsewhere.
-    pub fn abandon_replies(&mut self) {
-        self.outstanding.skip_all();
+    ///
+    /// What the batch has set there before it failed is not followed any more: `server` is reset before it is used again.
+    pub fn abandon_replies(&mut self, server: &mut ServerSession) {
+        if self.outstanding.skip_all() {
+            server.mark(Ledger::Suspect);
+        }
         self.replies = if self.outstanding.is_settled() {
             Replies::Passed
         } else {

@@ -376,7 +376,13 @@ impl Outstanding {
     }
 
     /// Turns every due reply into one that is swallowed.
-    pub fn skip_all(&mut self) {
+    ///
+    /// Returns whether one of them might have changed the session's state.
+    pub fn skip_all(&mut self) -> bool {
+        let has_events = self
+            .entries
+            .iter()
+            .any(|queued| queued.entry.events.is_some());
         self.entries
             .retain(|queued| !matches!(queued.entry.action, Action::Fake));
         for queued in &mut self.entries {
@@ -385,5 +391,6 @@ impl Outstanding {
             queued.entry.events = None;
         }
         self.pending.clear_names();
+        has_events
     }
 }

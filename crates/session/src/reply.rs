@@ -550,6 +550,11 @@ impl ClientSession {
         out: &mut Gather,
     ) {
         server.copy_in = false;
+        if self.switch_failed() {
+            // What follows from the first error: the batch is skipped.
+            take(header, false, cursor, server, out);
+            return;
+        }
         if server.syncs == Syncs::Ignored {
             // A ReadyForQuery too many may follow, which nobody but this client may get.
             server.syncs = Syncs::Doubtful;
@@ -569,10 +574,11 @@ impl ClientSession {
         if is_last && (self.is_done_with(server) || is_asked) {
             // The session's next statement runs elsewhere: what ends this connection is no concern of its client.
             server.mark(Ledger::Beyond);
+            server.is_leaving = true;
             take(header, false, cursor, server, out);
             return;
         }
-        if self.probe != Probe::None && !is_last {
+        if self.probe != Probe::None && !is_last && self.front_is_of_ours() {
             self.probe = Probe::Failed;
             take(header, false, cursor, server, out);
             return;
@@ -597,9 +603,10 @@ impl ClientSession {
             {
                 // The switch of parameters failed: the login on the primary accepted them, this server does not. Or a BEGIN
                 // did, and what stands behind it is skipped.
-                self.replies = Replies::SwitchFailed;
+                let may_repeat = self.is_watching_read();
+                self.replies = Replies::SwitchFailed { may_repeat };
                 server.mark(Ledger::Beyond);
-                false
+                may_repeat
             }
             Some((
                 Action::Forward | Action::Skip,

@@ -205,6 +205,8 @@ pub struct ServerSession {
     pub(crate) copy_in: bool,
     /// The client has been given the server's last words.
     pub(crate) has_said_farewell: bool,
+    /// It has said its last words, and the session can do without it.
+    pub(crate) is_leaving: bool,
     /// How many ReadyForQuery are to come is not known exactly.
     pub(crate) syncs: Syncs,
 }
@@ -247,6 +249,7 @@ impl ServerSession {
             cut: CutReply::default(),
             copy_in: false,
             has_said_farewell: false,
+            is_leaving: false,
             syncs: Syncs::Counted,
         }
     }
@@ -311,6 +314,12 @@ impl ServerSession {
     /// Returns whether the client has been told by the server itself that the connection ends.
     pub fn has_said_farewell(&self) -> bool {
         self.has_said_farewell
+    }
+
+    /// Returns whether the server has said its last words to nobody: the end of its connection follows, and nothing may be
+    /// sent there any more.
+    pub fn is_leaving(&self) -> bool {
+        self.is_leaving
     }
 
     /// Returns whether the server is reading COPY data.

@@ -177,6 +177,9 @@ pub struct State {
 /// not larger, as they are memory, and are all sent at once when the transaction moves.
 const JOURNAL_LIMIT: usize = 1000;
 
+/// How many of them one batch adds, but for a very long one.
+const BATCH_STEPS: usize = 20;
+
 /// What becomes of what a transaction has set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
@@ -454,6 +457,16 @@ impl State {
         !self.is_journal_full
     }
 
+    /// Returns whether that may soon be over: what one batch sets still fits.
+    pub fn is_journal_nearly_full(&self) -> bool {
+        self.journal.len() + BATCH_STEPS > JOURNAL_LIMIT
+    }
+
+    /// Returns whether the open transaction has a savepoint.
+    pub fn has_savepoint(&self) -> bool {
+        !self.savepoints.is_empty()
+    }
+
     fn put(&mut self, name: &str, value: Option<Value>) {
         let same = Arc::ptr_eq(&self.now.wanted, &self.now.carried);
         self.now.wanted = self.now.wanted.with(name, value.clone());
@@ -563,14 +576,17 @@ impl State {
         if !self.is_moving {
             return;
         }
-        self.end(Outcome::Kept, false);
+        // A block whose end has not succeeded was rolled back: its COMMIT failed.
+        let outcome = match self.begin.is_some() || !self.savepoints.is_empty() {
+            true => Outcome::Undone,
+            false => Outcome::Kept,
+        };
+        self.end(outcome, false);
         self.is_moving = false;
     }
 
     /// Takes the COMMIT of a transaction that no server has seen into account.
     pub fn commit_unseen(&mut self) {
-        self.now.carried = Arc::clone(&self.base.carried);
-        self.now.wanted = Arc::clone(&self.base.wanted);
         self.end(Outcome::Kept, false);
         self.is_moving = false;
     }

@@ -31,7 +31,7 @@ pub struct Facts {
     /// Something in it may return rows: not just transaction control and settings, which drivers run with a limit of one row.
     pub(super) returns_rows: bool,
     /// It holds a SET TRANSACTION.
-    sets_modes: bool,
+    pub sets_modes: bool,
     /// The modes of its BEGIN.
     pub begin: Option<TransactionModes>,
     /// What else is known of the batch.

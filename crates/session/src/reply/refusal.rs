@@ -18,6 +18,8 @@ pub enum Watch {
     Read,
     /// Likewise, in a READ ONLY transaction: that it cannot write is what the primary would say too.
     ReadOnly,
+    /// Likewise, where nobody vouches that it does nothing outside of the database: what has begun there is not repeated.
+    UnvouchedReadOnly,
     /// A statement that was sent to a replica although nobody vouches that it reads: it is repeated only where the
     /// replica refused it.
     Unvouched,
@@ -56,16 +58,19 @@ impl Watch {
             Watch::Plan | Watch::Stranding => None,
             Watch::Unvouched => refused_by_replica(error),
             Watch::Read => refused_by_replica(error).or_else(|| replica_fault(error)),
-            Watch::ReadOnly => refused_by_replica(error)
-                .filter(|_| !contains(error.message(), b"in a read-only transaction"))
-                .or_else(|| replica_fault(error)),
+            Watch::ReadOnly => refused_where_reading(error).or_else(|| replica_fault(error)),
+            Watch::UnvouchedReadOnly => refused_where_reading(error),
         }
     }
 
     /// Returns whether a reply of this tag is part of a result, or says that there is none.
     pub(super) fn is_result(self, reply: u8) -> bool {
         match self {
-            Watch::Read | Watch::ReadOnly | Watch::Unvouched | Watch::Stranding => matches!(
+            Watch::Read
+            | Watch::ReadOnly
+            | Watch::UnvouchedReadOnly
+            | Watch::Unvouched
+            | Watch::Stranding => matches!(
                 reply,
                 tag::DATA_ROW
                     | tag::COMMAND_COMPLETE
@@ -108,6 +113,11 @@ impl Watch {
 /// made it has not been replayed yet.
 pub fn is_recovery_error(error: &ErrorResponse<'_>) -> bool {
     refused_by_replica(error).is_some()
+}
+
+/// Likewise in a READ ONLY transaction: that it cannot write is what the primary says too.
+fn refused_where_reading(error: &ErrorResponse<'_>) -> Option<Refusal> {
+    refused_by_replica(error).filter(|_| !contains(error.message(), b"in a read-only transaction"))
 }
 
 fn refused_by_replica(error: &ErrorResponse<'_>) -> Option<Refusal> {

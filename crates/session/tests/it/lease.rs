@@ -62,7 +62,8 @@ fn parameters_are_switched_in_front_of_the_first_batch() {
     rig.next_client();
     assert_eq!(
         rig.lease(0),
-        "Query(RESET \"timezone\";PREPARE pgweir_guard AS SELECT 1) | Describe(S pgweir_guard)"
+        "Query(RESET \"timezone\";PREPARE pgweir_guard AS SELECT 1) | \
+         Describe(S pgweir_guard) | Close(S pgweir_guard)"
     );
 }
 

@@ -142,7 +142,7 @@ fn a_stale_plan_is_replaced_under_its_name() {
             (0, ReplyEvent::Replay(Refusal::StalePlan), 0)
         );
         rig.server.distrust_statements();
-        rig.client.abandon_replies();
+        rig.client.abandon_replies(&mut rig.server);
         assert_eq!(event(&mut rig, &replies), (ReplyEvent::None, String::new()));
         assert!(rig.client.is_settled());
         assert_eq!(

@@ -437,7 +437,7 @@ impl Session {
                 break;
             }
             self.replay = Replay::Refused;
-            self.client.abandon_replies();
+            self.client.abandon_replies(&mut server.session);
         }
         server.carry = rest.to_vec();
         assert!(!self.client.switch_failed());

@@ -25,7 +25,7 @@ fn outcome(rig: &mut Rig, replies: &str) -> (usize, ReplyEvent, String) {
 
 /// The rest of the replies goes nowhere, and the session can go on elsewhere.
 fn throws_away(rig: &mut Rig, replies: &str) {
-    rig.client.abandon_replies();
+    rig.client.abandon_replies(&mut rig.server);
     assert_eq!(rig.reply(replies), "");
     assert!(rig.client.is_settled() && !rig.client.is_in_mid_batch());
 }
@@ -167,7 +167,7 @@ fn a_switch_of_parameters_in_front_does_not_hide_a_refusal() {
 #[test]
 fn replies_are_thrown_away_to_the_last_and_no_further() {
     let mut rig = watching("Parse(a,select f()) | Bind(,a) | Execute | Sync");
-    rig.client.abandon_replies();
+    rig.client.abandon_replies(&mut rig.server);
     assert!(!rig.client.is_settled());
     assert_eq!(
         rig.reply("ParseComplete | BindComplete | Row(1) | Error(25006 no)"),

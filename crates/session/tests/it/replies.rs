@@ -224,7 +224,7 @@ fn nothing_of_ours_goes_between_the_pieces_of_a_reply() {
 fn a_large_reply_that_nobody_gets_is_passed_over_in_pieces() {
     let mut rig = Rig::new();
     rig.send("Query(x)");
-    rig.client.abandon_replies();
+    rig.client.abandon_replies(&mut rig.server);
     let mut input = Vec::new();
     row(&vec![b'x'; 100_000], &mut input);
     input.extend(server_bytes("Complete(SELECT 1) | Ready(I)"));
