@@ -396,6 +396,10 @@ impl Client {
     /// Gives up a server connection that has died, where the session can do without it; returns whether that is so.
     fn lose_if_spare(&mut self) -> bool {
         let Some(held) = &self.held else { return false };
+        if self.replay.due.is_some() {
+            // There is a batch to be brought elsewhere.
+            return false;
+        }
         match held.stage {
             Stage::Fresh => self.give_up_unused(),
             Stage::Asking if held.pins.is_empty() => self.lose_quietly(),

@@ -707,7 +707,9 @@ fn look_ahead(watch: Watch, input: &[u8]) -> Result<LookAhead, Violation> {
             return Ok(refusal.map_or(LookAhead::Result, LookAhead::Refused));
         }
         decided |= watch.is_result(header.tag);
-        if !whole || (decided && !watch.looks_behind_results()) {
+        // What comes after the end of the batch is not about it.
+        let is_over = header.tag == tag::READY_FOR_QUERY;
+        if !whole || is_over || (decided && !watch.looks_behind_results()) {
             break;
         }
         rest = rest.get(header.frame_len()..).unwrap_or_default();
