@@ -32,6 +32,10 @@ use crate::fault::Fault;
 
 /// A transaction block that the client has opened and that is no server's alone.
 #[derive(Debug, Clone, Copy)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts of one transaction"
+)]
 pub(crate) struct Block {
     /// What its BEGIN and SET TRANSACTION ask for.
     pub(crate) modes: TransactionModes,
@@ -77,24 +81,22 @@ pub(crate) enum BlockStage {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Meaning {
     read_only: bool,
-    /// Every statement has its own snapshot.
-    read_committed: bool,
-    serializable: bool,
+    isolation: Isolation,
 }
 
 impl Meaning {
     /// Returns whether a replica may run the transaction, as long as it only reads.
     fn allows_replica(self) -> bool {
         if self.read_only {
-            !self.serializable
+            !self.is_serializable()
         } else {
-            self.read_committed
+            self.may_move()
         }
     }
 
     /// Returns whether it is one that no replica runs.
     pub(crate) fn is_serializable(self) -> bool {
-        self.serializable
+        self.isolation == Isolation::Serializable
     }
 
     /// Returns whether it cannot write.
@@ -102,9 +104,12 @@ impl Meaning {
         self.read_only
     }
 
-    /// Returns whether it may move from a replica to the primary.
+    /// Returns whether it may move from a replica to the primary: every statement has its own snapshot.
     fn may_move(self) -> bool {
-        self.read_committed
+        matches!(
+            self.isolation,
+            Isolation::ReadCommitted | Isolation::ReadUncommitted
+        )
     }
 }
 
@@ -150,26 +155,20 @@ impl Client {
 
     /// Returns what modes come to in this session.
     pub(crate) fn meaning(&self, modes: TransactionModes) -> Meaning {
-        let isolation = modes.isolation.or_else(|| {
-            match self.default_of("default_transaction_isolation").as_deref() {
-                Some("read committed") => Some(Isolation::ReadCommitted),
-                Some("read uncommitted") => Some(Isolation::ReadUncommitted),
-                Some("repeatable read") => Some(Isolation::RepeatableRead),
-                // What is not known may be the strictest.
-                _ => Some(Isolation::Serializable),
-            }
-        });
+        let default = || match self.default_of("default_transaction_isolation").as_deref() {
+            Some("read committed") => Isolation::ReadCommitted,
+            Some("read uncommitted") => Isolation::ReadUncommitted,
+            Some("repeatable read") => Isolation::RepeatableRead,
+            // What is not known may be the strictest.
+            _ => Isolation::Serializable,
+        };
         let read_only = modes.read_only.unwrap_or_else(|| {
             let value = self.default_of("default_transaction_read_only");
             matches!(value.as_deref(), Some("on" | "true" | "yes" | "1"))
         });
         Meaning {
             read_only,
-            read_committed: matches!(
-                isolation,
-                Some(Isolation::ReadCommitted | Isolation::ReadUncommitted)
-            ),
-            serializable: isolation == Some(Isolation::Serializable),
+            isolation: modes.isolation.unwrap_or_else(default),
         }
     }
 

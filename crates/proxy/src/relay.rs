@@ -7,6 +7,7 @@
 //! A peer is not read while the other one has bytes waiting to be written. So a session holds at most one read's worth
 //! of bytes in each direction, plus a batch of at most `route_buffer` that is not whole yet.
 
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -172,20 +173,10 @@ impl Client {
                     }
                 };
             // Before the client hears of it: what it tells another session must hold there.
-            if held.traces.ddl
-                && held.status() == TransactionStatus::Idle
-                && self.session.is_settled()
-            {
-                held.traces.ddl = false;
-                worker
-                    .shared
-                    .epoch
-                    .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                let clusters = &worker.shared.clusters;
-                if let Some(cluster) = clusters.get(usize::from(self.identity.cluster)) {
-                    cluster.refresh_catalog(&self.identity.server_database);
-                }
-            }
+            self.note_schema_change();
+            let Some(held) = &mut self.held else {
+                return Ok(());
+            };
             let sent = self.out.send(&mut self.stream, cx, rest, &gather);
             rest = rest.get(received.consumed..).unwrap_or_default();
             if sent.is_err() {
@@ -225,6 +216,23 @@ impl Client {
             self.input = Input::Pending;
         }
         Ok(())
+    }
+
+    /// Lets everybody know of a change of the schema once it is committed.
+    fn note_schema_change(&mut self) {
+        let Some(held) = &mut self.held else { return };
+        if !held.traces.ddl
+            || held.status() != TransactionStatus::Idle
+            || !self.session.is_settled()
+        {
+            return;
+        }
+        held.traces.ddl = false;
+        let shared = &self.counted.worker.shared;
+        shared.epoch.fetch_add(1, Ordering::Relaxed);
+        if let Some(cluster) = shared.clusters.get(usize::from(self.identity.cluster)) {
+            cluster.refresh_catalog(&self.identity.server_database);
+        }
     }
 
     /// A RESET has taken from the server connection what the session came with: it is brought back.

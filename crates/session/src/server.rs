@@ -182,6 +182,16 @@ impl ServerStatements {
     }
 }
 
+/// Whether a server has said that it ends the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Farewell {
+    None,
+    /// The client has been given its words.
+    Heard,
+    /// The session could do without it, and nobody has.
+    Unheard,
+}
+
 /// The state of one server connection after its login.
 #[derive(Debug)]
 pub struct ServerSession {
@@ -203,10 +213,8 @@ pub struct ServerSession {
     pub(crate) cut: CutReply,
     /// Whether the server is reading COPY data.
     pub(crate) copy_in: bool,
-    /// The client has been given the server's last words.
-    pub(crate) has_said_farewell: bool,
-    /// It has said its last words, and the session can do without it.
-    pub(crate) is_leaving: bool,
+    /// Its last words.
+    pub(crate) farewell: Farewell,
     /// How many ReadyForQuery are to come is not known exactly.
     pub(crate) syncs: Syncs,
 }
@@ -248,8 +256,7 @@ impl ServerSession {
             reported,
             cut: CutReply::default(),
             copy_in: false,
-            has_said_farewell: false,
-            is_leaving: false,
+            farewell: Farewell::None,
             syncs: Syncs::Counted,
         }
     }
@@ -313,13 +320,13 @@ impl ServerSession {
 
     /// Returns whether the client has been told by the server itself that the connection ends.
     pub fn has_said_farewell(&self) -> bool {
-        self.has_said_farewell
+        self.farewell == Farewell::Heard
     }
 
     /// Returns whether the server has said its last words to nobody: the end of its connection follows, and nothing may be
     /// sent there any more.
     pub fn is_leaving(&self) -> bool {
-        self.is_leaving
+        self.farewell == Farewell::Unheard
     }
 
     /// Returns whether the server is reading COPY data.
