@@ -173,3 +173,28 @@ fn a_read_whose_replica_cannot_be_connected_to_is_answered_though_settings_are_s
     }
     assert!(proxy.log().contains("cannot connect to a server"));
 }
+
+/// The batch behind it has been looked at already, and refused by a rule.
+#[test]
+fn a_read_that_runs_again_is_not_taken_for_the_refused_one_behind_it() {
+    let cluster = new_cluster(1);
+    let rule =
+        "[[rules]]\nname = 'wall'\nmatch = { tables = ['secrets'] }\naction.block = 'closed'\n";
+    let proxy = Proxy::start_ready(&format!("{}\n{rule}", config(&cluster)));
+    wait_for_replicas(&mut proxy.client());
+    let mut client = reader(&proxy);
+    ok(&mut client, "SELECT 1");
+    let mut out = Vec::new();
+    for sql in ["SELECT 'not refused', pg_sleep(2)", "TABLE secrets"] {
+        let sql = sql.as_bytes();
+        frontend::Query { sql }.encode(&mut out);
+    }
+    client.send(&out).expect("sent");
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(2)%' AND pid <> pg_backend_pid()";
+    eventually!(cluster.replica(0).sql("postgres", sql).expect("a count") == "1");
+    terminate(&cluster);
+    let first = client.until_ready().expect("an answer");
+    assert_eq!(first.value().as_deref(), Some("not refused"), "{first:?}");
+    let second = client.until_ready().expect("an answer");
+    assert_eq!(second.sqlstate().as_deref(), Some("42501"));
+}

@@ -273,3 +273,19 @@ fn it_is_known_whether_the_client_has_heard_the_servers_last_words() {
     assert!(out.contains("57P01"));
     assert!(rig.server.has_said_farewell());
 }
+
+#[test]
+fn a_server_that_goes_behind_an_answer_takes_nothing_of_it() {
+    let mut rig = Rig::new();
+    rig.send("Query(select 1)");
+    rig.client.watch(Watch::Read);
+    let goodbye = error("FATAL", "57P01", "terminating connection", "");
+    let answer = "Row(1) | Complete(SELECT 1) | Ready(I)";
+    let replies = [server_bytes(answer), goodbye].concat();
+    assert_eq!(
+        event(&mut rig, &replies),
+        (ReplyEvent::None, answer.to_owned())
+    );
+    assert!(rig.client.is_settled());
+    assert!(rig.server.is_leaving());
+}
