@@ -492,7 +492,7 @@ impl Client {
                     Some(Reason::ReadByTokens) if !meaning.read_only => Reason::ReadByTokens,
                     _ => reason,
                 },
-                ..crate::dispatch::route_facts_of(plan)
+                ..crate::acquire::route_facts_of(plan)
             },
             None => RouteFacts::new(reason),
         })

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod accept;
+mod acquire;
 mod block;
 mod cancel;
 mod checkout;

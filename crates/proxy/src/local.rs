@@ -20,9 +20,9 @@ use pgweir_wire::backend::{
 use pgweir_wire::frontend::{Bind, Close, Describe, Execute, Parse, Query, Target, tag};
 use pgweir_wire::{Frame, Frames, ListBuf, TransactionStatus};
 
+use crate::acquire::route_facts_of;
 use crate::choices::{Setting, shown_lag};
 use crate::client_task::Client;
-use crate::dispatch::route_facts_of;
 use crate::fault::Fault;
 
 /// Object ID of `text`.

@@ -29,8 +29,8 @@ use pgweir_session::{Refusal, Watch};
 use pgweir_sql::plan::Plan;
 use pgweir_wire::TransactionStatus;
 
+use crate::acquire::route_facts_of;
 use crate::client_task::{Client, Input, Next};
-use crate::dispatch::route_facts_of;
 use crate::fault::Fault;
 
 /// A kept batch larger than this is not kept beyond its use.

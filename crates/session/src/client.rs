@@ -11,6 +11,7 @@
 
 mod facts;
 mod forward;
+mod front;
 mod scan;
 
 use std::collections::VecDeque;

@@ -21,12 +21,16 @@ struct Server(std::process::Child);
 impl Drop for Server {
     fn drop(&mut self) {
         let pid = i32::try_from(self.0.id()).unwrap();
-        nix::sys::signal::kill(
-            nix::unistd::Pid::from_raw(pid),
-            nix::sys::signal::Signal::SIGQUIT,
-        )
-        .unwrap();
-        self.0.wait().unwrap();
+        let pid = nix::unistd::Pid::from_raw(pid);
+        // A server was seen to miss the first of these, and a test must not wait for ever.
+        let mut has_ended = || {
+            let _ended = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGQUIT);
+            self.0.try_wait().unwrap().is_some()
+        };
+        if !pgweir_testkit::patience::wait_until(Duration::from_secs(10), &mut has_ended) {
+            self.0.kill().unwrap();
+            self.0.wait().unwrap();
+        }
     }
 }
 
