@@ -284,13 +284,20 @@ impl Client {
         let Some(plan) = &self.session.facts().deciding else {
             return false;
         };
-        let first = plan.classified.statements.first().map(|first| first.kind);
-        let ends_first = matches!(first, Some(StatementKind::Commit | StatementKind::Rollback));
         let chains = matches!(
             plan.classified.effects.transaction,
             TransactionControl::End { chain: true, .. }
         );
-        ends_first && (chains || self.goes_beyond())
+        self.ends_first() && (chains || self.goes_beyond())
+    }
+
+    /// Returns whether the batch at hand ends the transaction first thing.
+    fn ends_first(&self) -> bool {
+        let deciding = self.session.facts().deciding.as_ref();
+        let first = deciding.and_then(|plan| plan.classified.statements.first());
+        first.is_some_and(|first| {
+            matches!(first.kind, StatementKind::Commit | StatementKind::Rollback)
+        })
     }
 
     /// Returns the BEGIN with which a held block is opened on a replica, where its own says READ WRITE, which no standby takes.
@@ -548,9 +555,9 @@ impl Client {
         }
         if status == TransactionStatus::Failed {
             // What a failed transaction has seen does not matter any more, unless it goes back to a savepoint.
-            let is_over = self.is_movable() || !self.session.state.has_savepoint();
-            return self.ends_and_goes_on()
-                || is_over && (self.goes_beyond() || portion != Portion::Batch);
+            let is_over =
+                self.is_movable() || self.ends_first() || !self.session.state.has_savepoint();
+            return is_over && (self.goes_beyond() || portion != Portion::Batch);
         }
         if status == TransactionStatus::InTransaction && self.ends_and_goes_on() {
             // What the transaction has seen does not matter any more either.
@@ -569,7 +576,19 @@ impl Client {
         }
         // A SET TRANSACTION fails where something was read before, and where it does not, nothing is lost by a move.
         let has_set_modes = self.block.is_some_and(|block| block.has_set_modes);
+        // No standby takes a READ WRITE, and a transaction that may write takes it at any time.
+        let asks_to_write = facts.deciding.as_ref().is_some_and(|plan| {
+            matches!(
+                plan.classified.effects.transaction,
+                TransactionControl::Set(TransactionModes {
+                    read_only: Some(false),
+                    isolation: None,
+                    ..
+                })
+            )
+        });
         has_set_modes
+            || asks_to_write
             || facts.sets_modes && self.goes_beyond()
             || self.session.state.is_journal_nearly_full()
             || facts.marks.has(Marks::NEEDS_PRIMARY)
@@ -608,11 +627,16 @@ impl Client {
     }
 
     /// Notes that no server has the block any more, which had this status where it was. What has failed stays failed.
-    pub(crate) fn take_block_along(&mut self, status: TransactionStatus) {
+    fn take_block_along(&mut self, status: TransactionStatus) {
         self.set_stage(match status {
             TransactionStatus::Failed => BlockStage::Failed,
             TransactionStatus::Idle | TransactionStatus::InTransaction => BlockStage::Held,
         });
+    }
+
+    /// Notes that the replica of the block is lost.
+    pub(crate) fn lose_block_replica(&mut self, status: TransactionStatus) {
+        self.take_block_along(status);
         if let Some(block) = &mut self.block {
             block.has_read = true;
         }

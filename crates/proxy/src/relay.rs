@@ -429,7 +429,7 @@ impl Client {
             self.leave_block(false);
         } else {
             self.session.leave(&mut held.lease.state.session);
-            self.take_block_along(held.status());
+            self.lose_block_replica(held.status());
         }
         if self.input == Input::Blocked {
             self.input = Input::Pending;

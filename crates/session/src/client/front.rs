@@ -61,9 +61,11 @@ impl ClientSession {
         self.outstanding.push(Entry::skip(Owed::Close));
     }
 
-    /// Returns whether the server is still busy with what goes in front of the batch.
+    /// Returns whether the server is still busy with a Query of ours in front of the batch. What it says of the extended messages
+    /// behind that it keeps to itself until the batch is done, so nothing can be learned from those.
     pub fn is_ahead_of_its_batch(&self) -> bool {
-        self.front_is_of_ours()
+        let front = self.outstanding.front();
+        front.is_some_and(|entry| matches!(entry.action, Action::Skip) && entry.owed == Owed::Query)
     }
 
     /// Brings back what a RESET has taken from the connection although the session came with it. What the server reports of it
