@@ -96,13 +96,27 @@ impl Transcript {
         mut torn: Option<&mut Rng>,
     ) -> Result<Vec<Answer>, String> {
         let mut answers = Vec::new();
-        for block in &self.blocks {
+        for (index, block) in self.blocks.iter().enumerate() {
             match block {
-                Block::Send(bytes) => match torn.as_deref_mut() {
-                    Some(rng) => client.send_torn(bytes, rng),
-                    None => client.send(bytes),
+                Block::Send(bytes) => {
+                    let sent = match torn.as_deref_mut() {
+                        Some(rng) => client.send_torn(bytes, rng),
+                        None => client.send(bytes),
+                    };
+                    // What the peer closes the connection for may be followed by more, which it does not wait for.
+                    let is_closed = |next: &Block| {
+                        matches!(
+                            next,
+                            Block::Until(Until {
+                                end: End::Closed,
+                                ..
+                            })
+                        )
+                    };
+                    if !self.blocks.get(index + 1).is_some_and(is_closed) {
+                        sent.map_err(|error| error.to_string())?;
+                    }
                 }
-                .map_err(|error| error.to_string())?,
                 Block::Until(until) => answers.push(
                     receive(client, until.end)
                         .map_err(|error| format!("{}: {error}", until.expected.start))?,
