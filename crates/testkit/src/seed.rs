@@ -26,9 +26,21 @@ impl Rng {
     /// When `SEED` is not a number: a replay with another seed would prove nothing.
     #[must_use]
     pub fn from_env() -> Self {
+        let seed = from_env().unwrap_or_else(random);
+        announce(seed);
+        Self::new(seed)
+    }
+
+    /// Likewise, with a seed for when the environment gives none; `SEED=random` draws one then.
+    ///
+    /// # Panics
+    ///
+    /// As [`Rng::from_env`].
+    #[must_use]
+    pub fn from_env_or(seed: u64) -> Self {
         let seed = match std::env::var("SEED") {
-            Ok(text) => text.parse().expect("SEED is a number"),
-            Err(_) => RandomState::new().hash_one(std::process::id()),
+            Ok(text) if text == "random" => random(),
+            _ => from_env().unwrap_or(seed),
         };
         announce(seed);
         Self::new(seed)
@@ -72,6 +84,15 @@ impl Rng {
     pub fn fork(&mut self) -> Self {
         Self::new(self.next_u64())
     }
+}
+
+fn from_env() -> Option<u64> {
+    let text = std::env::var("SEED").ok()?;
+    Some(text.parse().expect("SEED is a number"))
+}
+
+fn random() -> u64 {
+    RandomState::new().hash_one(std::process::id())
 }
 
 #[expect(
