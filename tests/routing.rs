@@ -41,9 +41,14 @@ fn load_schema() {
     });
 }
 
+/// Starts a proxy for the routing schema, which it finds when it first reads the catalog.
+fn start_on_schema(config: &str) -> Proxy {
+    load_schema();
+    Proxy::start_ready(config)
+}
+
 /// Opens a session on the routing schema.
 fn on_schema(proxy: &Proxy) -> Client {
-    load_schema();
     let login = login().parameter("options", "-c search_path=app");
     Client::open(proxy.addr(), &login).expect("a login")
 }
@@ -63,7 +68,7 @@ fn explained(client: &mut Client, sql: &str) -> (String, String) {
 
 #[test]
 fn every_case_of_the_specification_is_explained_as_it_says() {
-    let proxy = Proxy::start_ready(&config(cluster()));
+    let proxy = start_on_schema(&config(cluster()));
     let mut client = on_schema(&proxy);
     wait_for_replicas(&mut client);
     let mut wrong = Vec::new();
@@ -97,7 +102,7 @@ fn every_case_of_the_specification_is_explained_as_it_says() {
 
 #[test]
 fn every_read_of_the_specification_runs_on_a_replica() {
-    let proxy = Proxy::start_ready(&config(cluster()));
+    let proxy = start_on_schema(&config(cluster()));
     let mut client = on_schema(&proxy);
     wait_for_replicas(&mut client);
     let mut wrong = Vec::new();
@@ -284,7 +289,7 @@ fn a_statement_for_the_proxy_is_prepared_described_and_run_twice() {
 
 #[test]
 fn read_only_transactions_run_on_a_replica_as_a_whole() {
-    let proxy = Proxy::start_ready(&config(cluster()));
+    let proxy = start_on_schema(&config(cluster()));
     let mut client = on_schema(&proxy);
     wait_for_replicas(&mut client);
     for (begin, on_replica) in [
@@ -328,7 +333,7 @@ fn log_of_the_schema() -> MutexGuard<'static, ()> {
 #[test]
 fn a_read_that_writes_after_all_runs_on_the_primary_and_is_remembered() {
     let _one_at_a_time = log_of_the_schema();
-    let proxy = Proxy::start_ready(&config(cluster()));
+    let proxy = start_on_schema(&config(cluster()));
     let mut client = on_schema(&proxy);
     wait_for_replicas(&mut client);
     // Else the replicas would not be asked before they have replayed what the session wrote.
@@ -404,7 +409,7 @@ fn a_read_that_writes_after_all_runs_on_the_primary_and_is_remembered() {
 #[test]
 fn a_pipeline_that_writes_in_the_middle_of_reads_is_answered_once_and_in_order() {
     let _one_at_a_time = log_of_the_schema();
-    let proxy = Proxy::start_ready(&config(cluster()));
+    let proxy = start_on_schema(&config(cluster()));
     let mut client = on_schema(&proxy);
     wait_for_replicas(&mut client);
     let mut out = Vec::new();
@@ -549,7 +554,7 @@ fn a_table_that_a_replica_does_not_know_yet_is_read_from_the_primary() {
 
 #[test]
 fn a_transaction_that_has_set_more_than_is_kept_of_it_writes_nevertheless() {
-    let proxy = Proxy::start_ready(&config(cluster()));
+    let proxy = start_on_schema(&config(cluster()));
     let mut client = on_schema(&proxy);
     wait_for_replicas(&mut client);
     ok(&mut client, "SET pgweir.consistency = eventual");
@@ -573,7 +578,7 @@ fn a_transaction_that_has_set_more_than_is_kept_of_it_writes_nevertheless() {
 
 #[test]
 fn a_large_statement_runs_in_a_transaction_that_stays_on_its_replica() {
-    let proxy = Proxy::start_ready(&config(cluster()));
+    let proxy = start_on_schema(&config(cluster()));
     let mut client = on_schema(&proxy);
     wait_for_replicas(&mut client);
     ok(&mut client, "SET pgweir.consistency = eventual");

@@ -45,7 +45,7 @@ pub(crate) struct Block {
     has_set_read_write: bool,
     /// A SET TRANSACTION has run where it is: it may have another isolation level now.
     has_set_modes: bool,
-    /// It has read on a replica that it has lost: another one may be further behind.
+    /// It may have read on a replica that it has left: another one may be further behind.
     has_read: bool,
     pub(crate) stage: BlockStage,
     /// A cursor or portal was left open where it runs: it stays there.
@@ -603,7 +603,11 @@ impl Client {
         let Some(mut held) = self.held.take() else {
             return;
         };
-        self.take_block_along(held.status());
+        // Behind its end another transaction begins, which has read nothing.
+        match self.ends_first() {
+            true => self.take_block_along(held.status()),
+            false => self.lose_block_replica(held.status()),
+        }
         self.count_load(held.node, false);
         self.session.leave(&mut held.lease.state.session);
         self.reset_aside(held);
@@ -634,7 +638,7 @@ impl Client {
         });
     }
 
-    /// Notes that the replica of the block is lost.
+    /// Notes that the block has left a replica on which it may have read.
     pub(crate) fn lose_block_replica(&mut self, status: TransactionStatus) {
         self.take_block_along(status);
         if let Some(block) = &mut self.block {

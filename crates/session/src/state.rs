@@ -177,8 +177,9 @@ pub struct State {
 /// not larger, as they are memory, and are all sent at once when the transaction moves.
 const JOURNAL_LIMIT: usize = 1000;
 
-/// How many of them one batch adds, but for a very long one.
-const BATCH_STEPS: usize = 20;
+/// How many of them one batch adds, but for a very long one: a transaction whose journal lacks the room for so many moves while it
+/// can.
+const BATCH_STEPS: usize = 500;
 
 /// What becomes of what a transaction has set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
