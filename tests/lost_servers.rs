@@ -2,11 +2,20 @@
 //! connection is opened. The client must be answered as if nothing had happened, and never wait for nothing.
 
 use pgweir_devcluster::Cluster;
-use pgweir_testkit::{append_execute, eventually};
+use pgweir_testkit::{Client, append_execute, eventually};
 use pgweir_wire::{TransactionStatus, backend, frontend};
 
 use crate::flavours::reader;
 use crate::support::{Proxy, USER, config, new_cluster, ok, value, wait_for_replicas};
+
+/// Starts a primary with one replica, a proxy, and a session whose reads go to the replica.
+fn on_one_replica() -> (Cluster, Proxy, Client) {
+    let cluster = new_cluster(1);
+    let proxy = Proxy::start_ready(&config(&cluster));
+    wait_for_replicas(&mut proxy.client());
+    let client = reader(&proxy);
+    (cluster, proxy, client)
+}
 
 /// Returns the one server process that the proxy's sessions have on the replica.
 fn process(cluster: &Cluster) -> String {
@@ -77,10 +86,7 @@ fn a_transaction_that_failed_on_a_replica_stays_failed_when_the_replica_goes() {
 
 #[test]
 fn what_a_transaction_has_set_is_kept_by_its_commit_though_its_replica_has_gone() {
-    let cluster = new_cluster(1);
-    let proxy = Proxy::start_ready(&config(&cluster));
-    wait_for_replicas(&mut proxy.client());
-    let mut client = reader(&proxy);
+    let (cluster, _proxy, mut client) = on_one_replica();
     ok(&mut client, "BEGIN");
     ok(&mut client, "SET TimeZone = 'Asia/Tokyo'");
     ok(&mut client, "SELECT 1");
@@ -92,10 +98,7 @@ fn what_a_transaction_has_set_is_kept_by_its_commit_though_its_replica_has_gone(
 /// It is in no journal, so that the transaction cannot be opened anew with it.
 #[test]
 fn a_transaction_that_has_called_set_config_is_not_opened_anew_without_it() {
-    let cluster = new_cluster(1);
-    let proxy = Proxy::start_ready(&config(&cluster));
-    wait_for_replicas(&mut proxy.client());
-    let mut client = reader(&proxy);
+    let (cluster, _proxy, mut client) = on_one_replica();
     ok(&mut client, "BEGIN READ ONLY");
     ok(&mut client, "SELECT set_config('app.tenant', '7', true)");
     terminate(&cluster);
@@ -133,10 +136,7 @@ fn a_transaction_that_has_read_on_a_lost_replica_goes_on_on_the_primary() {
 /// The server's last words come in place of the answer to the BEGIN that the proxy has put in front of the statement.
 #[test]
 fn a_statement_behind_a_begin_that_its_server_did_not_live_to_answer_runs_elsewhere() {
-    let cluster = new_cluster(1);
-    let proxy = Proxy::start_ready(&config(&cluster));
-    wait_for_replicas(&mut proxy.client());
-    let mut client = reader(&proxy);
+    let (cluster, _proxy, mut client) = on_one_replica();
     ok(&mut client, "SELECT 1");
     let pid = process(&cluster);
     ok(&mut client, "BEGIN");

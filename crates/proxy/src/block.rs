@@ -48,7 +48,7 @@ pub(crate) struct Block {
     /// It may have read on a replica that it has left: another one may be further behind.
     has_read: bool,
     pub(crate) stage: BlockStage,
-    /// A cursor or portal was left open where it runs: it stays there.
+    /// It stays where it runs: a cursor or portal was left open there, or something that is in no journal.
     pub(crate) is_stuck: bool,
 }
 
@@ -507,8 +507,7 @@ impl Client {
 
     /// Notes where the first batch of a transaction goes.
     pub(crate) fn begin_block_there(&mut self, is_replica: bool) {
-        let facts = self.session.facts();
-        let (begin, leaves_open) = (facts.begin, facts.marks.has(Marks::LEAVES_OPEN));
+        let begin = self.session.facts().begin;
         if !is_replica {
             self.block = None;
             return;
@@ -519,9 +518,6 @@ impl Client {
                 self.block = Some(Block::new(modes, BlockStage::OnReplica));
             }
             (None, None) => {}
-        }
-        if let Some(block) = &mut self.block {
-            block.is_stuck |= leaves_open;
         }
     }
 

@@ -340,20 +340,16 @@ impl Client {
     /// A server does not take the session's settings or its BEGIN, and has skipped the batch. A replica may not have replayed
     /// yet what they name; the primary has accepted them before.
     pub(crate) fn on_switch_failed(&mut self) -> Result<(), Box<Next>> {
-        let was_asked_to = self.held.as_ref().is_some_and(|held| held.gate.is_some());
-        let is_canceled = self.session.is_switch_canceled() && was_asked_to;
-        if !self.session.may_repeat_elsewhere() && !is_canceled {
+        if !self.session.may_repeat_elsewhere() {
             return Err(Box::new(Next::End(Box::new(Fault::parameters_refused()))));
         }
         let Some(held) = self.held.take() else {
             return Ok(());
         };
         self.count_load(held.node, false);
-        if !is_canceled {
-            let counters = &self.worker().shared.retries;
-            counters.reroutes.fetch_add(1, Ordering::Relaxed);
-            self.replay.due = Some(Due::Primary);
-        }
+        let counters = &self.worker().shared.retries;
+        counters.reroutes.fetch_add(1, Ordering::Relaxed);
+        self.replay.due = Some(Due::Primary);
         self.session.forget_server();
         if self.block.is_some() {
             self.leave_block(true);

@@ -146,9 +146,7 @@ pub(crate) enum Replies {
     Abandoned,
     /// What stands in front of the batch failed (a switch of parameters, a BEGIN): the server connection must be closed.
     SwitchFailed {
-        /// The client has been told.
-        is_heard: bool,
-        /// The batch was watched as a read.
+        /// The batch was watched as a read, and the client has not heard of the failure.
         may_repeat: bool,
     },
 }
@@ -271,24 +269,7 @@ impl ClientSession {
 
     /// Returns whether the client knows nothing of that, and the batch only reads: another server may run it.
     pub fn may_repeat_elsewhere(&self) -> bool {
-        matches!(
-            self.replies,
-            Replies::SwitchFailed {
-                is_heard: false,
-                may_repeat: true
-            }
-        )
-    }
-
-    /// Returns whether the client knows nothing of that, because it was cancelled.
-    pub fn is_switch_canceled(&self) -> bool {
-        matches!(
-            self.replies,
-            Replies::SwitchFailed {
-                is_heard: false,
-                may_repeat: false
-            }
-        )
+        self.replies == Replies::SwitchFailed { may_repeat: true }
     }
 
     /// Lets `receive` report [`ReplyEvent::Replay`](crate::ReplyEvent::Replay) for the batch just forwarded, which must be

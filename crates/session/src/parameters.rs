@@ -1,8 +1,8 @@
 //! Run-time parameters of a session: those of its startup packet and those it has SET since.
 //!
 //! A shared server connection serves sessions with different parameters. Each connection knows which set it carries;
-//! when a session with another set gets it, the difference is sent first, and the session's statement once that has
-//! succeeded: a statement never runs with another session's settings.
+//! when a session with another set gets it, the difference goes in front of the session's statement, which the
+//! server skips should that fail: a statement never runs with another session's settings.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;

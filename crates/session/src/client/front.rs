@@ -35,10 +35,8 @@ impl ClientSession {
             server.epoch = epoch;
         }
         let mut switch = Vec::new();
-        if server.parameters.id != self.state.wanted().id {
-            if !self.state.wanted().same(&server.parameters) {
-                switch = self.state.wanted().switch_sql(&server.parameters);
-            }
+        if !self.state.wanted().same(&server.parameters) {
+            switch = self.state.wanted().switch_sql(&server.parameters);
             server.parameters = SharedParameters::clone(self.state.wanted());
         }
         self.state.switched();

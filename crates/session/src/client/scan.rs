@@ -327,12 +327,6 @@ impl ClientSession {
             self.batch.facts.marks.set(Marks::NEEDS_SERVER);
         }
         self.note_place(&statement);
-        // One whose name is taken is refused under the name of what is there.
-        if !parse.name.is_empty()
-            && let Some(existing) = self.resolve(parse.name)
-        {
-            self.note_place(&existing);
-        }
         self.note_definition(parse.name, statement);
     }
 

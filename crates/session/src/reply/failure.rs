@@ -61,15 +61,10 @@ impl ClientSession {
             {
                 // The switch of parameters failed: the login on the primary accepted them, this server does not. Or a BEGIN
                 // did, and what stands behind it is skipped.
-                let is_canceled = sqlstate.map(Sqlstate) == Some(Sqlstate::QUERY_CANCELED);
-                let may_repeat = self.is_watching_read() && !is_canceled;
-                let is_heard = !may_repeat && !is_canceled;
-                self.replies = Replies::SwitchFailed {
-                    is_heard,
-                    may_repeat,
-                };
+                let may_repeat = self.is_watching_read();
+                self.replies = Replies::SwitchFailed { may_repeat };
                 server.mark(Ledger::Beyond);
-                !is_heard
+                may_repeat
             }
             Some((
                 Action::Forward | Action::Skip,
