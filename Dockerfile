@@ -8,7 +8,7 @@ FROM debian:bookworm-slim
 RUN useradd --system --uid 10001 --no-create-home pgweir
 COPY --from=build /src/target/release/pgweir /usr/local/bin/pgweir
 USER pgweir
-EXPOSE 6432
+EXPOSE 6432 9632
 # SIGTERM (the default stop signal) drains.
 ENTRYPOINT ["pgweir"]
 CMD ["run", "--config", "/etc/pgweir/pgweir.toml"]

@@ -160,7 +160,9 @@ fn each_load_of_pgbench_runs_in_each_protocol_and_writes_only_on_the_primary() {
 
 fn split_of_the_reads(weights: [u32; 2]) {
     let cluster = initialised(2);
-    let mut text = config(&cluster);
+    // Where each read is drawn by itself: at level session a session stays with a replica for seconds.
+    let eventual = "[databases.\"*\"]\nconsistency = \"eventual\"";
+    let mut text = config(&cluster).replace("[databases.\"*\"]", eventual);
     for (node, weight) in ["replica1", "replica2"].iter().zip(weights) {
         let name = format!("{{ name = \"{node}\"");
         text = text.replace(&name, &format!("{name}, weight = {weight}"));

@@ -6,7 +6,8 @@ use pgweir_devcluster::Cluster;
 use pgweir_testkit::{Client, Login, eventually, patience};
 
 use crate::support::{
-    DATABASE, PASSWORD, Proxy, USER, assert_ours, cluster, config, login, new_cluster, value,
+    DATABASE, PASSWORD, Proxy, USER, assert_ours, cluster, config, last_route, login, new_cluster,
+    ok, value,
 };
 
 /// Writes a new configuration and has it read.
@@ -85,7 +86,8 @@ fn weights_users_pool_size_and_max_lag_are_taken_over_without_a_restart() {
     });
     value(&mut holder, "COMMIT");
 
-    // The lag that is allowed.
+    // The lag that is allowed. A session that has seen more than a late replica shows does not go back to it.
+    ok(&mut client, "SET pgweir.consistency = 'eventual'");
     let strict = text.replace(
         "[clusters.main]\n",
         "[clusters.main]\nmax_lag = \"100ms\"\n",
@@ -99,6 +101,157 @@ fn weights_users_pool_size_and_max_lag_are_taken_over_without_a_restart() {
     reload(&proxy, &lax);
     eventually!(used(&mut client, &cluster) == [true, true]);
     cluster.replica(0).resume_replay().expect("resumed");
+}
+
+/// What was to be looked at in an hour is looked at as often as the new file says, from now on.
+#[test]
+fn a_shorter_time_between_two_looks_does_not_wait_for_the_longer_one() {
+    let cluster = new_cluster(2);
+    let function =
+        "CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN 1; END' STABLE";
+    cluster.sql(DATABASE, function).expect("a function");
+    let text = |period: &str| {
+        let lines = format!(
+            "[clusters.main]\nmax_lag = \"300ms\"\nlag_poll = \"{period}\"\ncatalog_refresh = \"{period}\"\n"
+        );
+        config(&cluster)
+            .replace("[clusters.main]\n", &lines)
+            .replace(
+                "[databases.\"*\"]",
+                "[databases.\"*\"]\nconsistency = \"eventual\"",
+            )
+    };
+    let proxy = Proxy::start_ready(&text("1h"));
+    let mut client = proxy.client();
+    eventually!({
+        ok(&mut client, "SELECT f()");
+        last_route(&mut client) == "replica (read)"
+    });
+    eventually!(used(&mut client, &cluster) == [true, true]);
+    cluster.replica(0).pause_replay().expect("paused");
+    // Not through the proxy, which would look at once.
+    cluster
+        .sql(
+            DATABASE,
+            "ALTER FUNCTION f() VOLATILE; CREATE TABLE late (a int)",
+        )
+        .expect("changed");
+    ok(&mut client, "SELECT f()");
+    assert_eq!(last_route(&mut client), "replica (read)");
+    reload(&proxy, &text("50ms"));
+    eventually!(used(&mut client, &cluster) == [false, true]);
+    eventually!({
+        ok(&mut client, "SELECT f()");
+        last_route(&mut client).starts_with("primary")
+    });
+    cluster.replica(0).resume_replay().expect("resumed");
+}
+
+/// The pool of a server is made by the first session that goes there, which may have logged in long before.
+#[test]
+fn a_pool_that_is_made_after_a_reload_has_the_sizes_of_the_new_file() {
+    let text = |size: usize| {
+        let text = config(cluster())
+            .replace("{ name = \"replica1\"", "{ name = \"replica1\", weight = 0")
+            .replace(
+                "[databases.\"*\"]",
+                &format!("[databases.\"*\"]\npool_size = {size}"),
+            );
+        format!("[server]\nquery_wait_timeout = \"2s\"\n{text}")
+    };
+    let proxy = Proxy::start_ready(&text(1));
+    let mut client = proxy.client();
+    value(&mut client, "SELECT pg_backend_pid()");
+    reload(&proxy, &text(2));
+    let port = cluster().replica(1).port().to_string();
+    ok(&mut client, "BEGIN READ ONLY");
+    assert_eq!(value(&mut client, "SHOW port"), port);
+    let mut other = proxy.client();
+    assert_eq!(value(&mut other, "SHOW port"), port);
+    ok(&mut client, "COMMIT");
+}
+
+/// Returns a configuration with these lines for all databases.
+fn with_database(lines: &str) -> String {
+    config(cluster()).replace("[databases.\"*\"]", &format!("[databases.\"*\"]\n{lines}"))
+}
+
+#[test]
+fn sessions_that_exist_follow_the_settings_of_their_database_between_transactions() {
+    let old =
+        with_database("splitting = 'off'\nconsistency = 'eventual'\ntransaction_reads = 'primary'");
+    let new = with_database("consistency = 'session'\nprimary_only_functions = ['md5']");
+    let proxy = Proxy::start_ready(&old);
+    let mut client = proxy.client();
+    let login = login().parameter("pgweir.transaction_reads", "primary");
+    let mut choosy = Client::open(proxy.addr(), &login).expect("a login");
+    let mut busy = proxy.client();
+    let consistency = |client: &mut Client| value(client, "SHOW pgweir.consistency");
+    for client in [&mut client, &mut choosy, &mut busy] {
+        assert_eq!(consistency(client), "eventual");
+        ok(client, "SELECT 1");
+        assert_eq!(last_route(client), "primary (splitting_off)");
+    }
+    ok(&mut busy, "BEGIN");
+    reload(&proxy, &new);
+    eventually!(consistency(&mut client) == "session");
+    assert_eq!(
+        value(&mut client, "SHOW pgweir.transaction_reads"),
+        "until_write"
+    );
+    eventually!({
+        ok(&mut client, "SELECT 1");
+        last_route(&mut client) == "replica (read)"
+    });
+    // What functions do is known with the catalog.
+    eventually!({
+        ok(&mut client, "SELECT md5('a')");
+        last_route(&mut client) == "primary (primary_only)"
+    });
+    // What a session has said at its login stands above.
+    eventually!(consistency(&mut choosy) == "session");
+    assert_eq!(
+        value(&mut choosy, "SHOW pgweir.transaction_reads"),
+        "primary"
+    );
+    // A transaction ends as it began.
+    for _ in 0..3 {
+        assert_eq!(consistency(&mut busy), "eventual");
+        ok(&mut busy, "SELECT 1");
+    }
+    ok(&mut busy, "COMMIT");
+    assert_eq!(consistency(&mut busy), "session");
+    // And back.
+    reload(&proxy, &old);
+    eventually!(consistency(&mut client) == "eventual");
+    ok(&mut client, "SELECT 1");
+    assert_eq!(last_route(&mut client), "primary (splitting_off)");
+}
+
+#[test]
+fn sessions_that_exist_follow_sizes_and_keep_those_of_a_database_that_is_gone() {
+    let proxy = Proxy::start_ready(&with_database(""));
+    let mut client = proxy.client();
+    let long = format!("SELECT '{}'", "x".repeat(500_000));
+    eventually!({
+        ok(&mut client, &long);
+        last_route(&mut client) == "replica (read)"
+    });
+    let small = format!("[server]\nroute_buffer = \"1kB\"\n{}", with_database(""));
+    reload(&proxy, &small);
+    eventually!({
+        ok(&mut client, &long);
+        last_route(&mut client) == "primary (oversize)"
+    });
+    let gone =
+        with_database("consistency = 'eventual'").replace("databases.\"*\"", "databases.other");
+    reload(&proxy, &gone);
+    eventually!(Client::open(proxy.addr(), &login()).is_err());
+    eventually!({
+        ok(&mut client, &long);
+        last_route(&mut client) == "replica (read)"
+    });
+    assert_eq!(value(&mut client, "SHOW pgweir.consistency"), "session");
 }
 
 /// A login that began with the old file may end after the new one was taken over.
@@ -145,9 +298,10 @@ fn a_file_with_errors_changes_nothing_and_is_complained_about() {
     let good = config(cluster());
     let bad = format!(
         "{}\n[serverr]\nworkers = 1\n",
-        good.replace(
+        good.replacen(
             "[[users]]",
-            "[databases.app]\npool_mode = \"none\"\n\n[[users]]"
+            "[databases.app]\npool_mode = \"none\"\n\n[[users]]",
+            1
         )
     );
     reload(&proxy, &bad);

@@ -11,7 +11,7 @@ use pgweir_wire::{TransactionStatus, frontend};
 
 use crate::support::{
     DATABASE, Proxy, USER, cluster, config, direct, last_route, login, new_cluster, ok, value,
-    wait_for_replicas,
+    wait_for_replicas, with_usual_wait,
 };
 
 /// The schema that the routing cases assume.
@@ -105,6 +105,8 @@ fn every_read_of_the_specification_runs_on_a_replica() {
     let proxy = start_on_schema(&config(cluster()));
     let mut client = on_schema(&proxy);
     wait_for_replicas(&mut client);
+    // Until the catalog is loaded, a function that is not built in may do anything.
+    eventually!(explained(&mut client, "SELECT add_tax(10)").0 == "replica");
     let mut wrong = Vec::new();
     for line in CASES.lines() {
         let Some(sql) = line.strip_prefix("replica | - | ") else {
@@ -130,10 +132,14 @@ fn reads_are_spread_over_the_replicas_and_writes_go_to_the_primary() {
     let mut client = proxy.client();
     wait_for_replicas(&mut client);
     let mut ports = BTreeMap::new();
-    for _ in 0..200 {
-        *ports.entry(port_of_a_read(&mut client)).or_insert(0) += 1;
+    // A session that reads without a pause stays with a replica for a moment; many sessions are spread at once.
+    for _ in 0..50 {
+        let mut reader = proxy.client();
+        for _ in 0..4 {
+            *ports.entry(port_of_a_read(&mut reader)).or_insert(0) += 1;
+        }
+        assert_eq!(last_route(&mut reader), "replica (read)");
     }
-    assert_eq!(last_route(&mut client), "replica (read)");
     for replica in [0, 1] {
         let port = cluster().replica(replica).port();
         let share = ports.get(&port).copied().unwrap_or(0);
@@ -433,7 +439,7 @@ fn a_pipeline_that_writes_in_the_middle_of_reads_is_answered_once_and_in_order()
 #[test]
 fn a_session_reads_its_own_writes_while_replicas_are_late_and_others_keep_using_them() {
     let cluster = new_cluster(2);
-    let proxy = Proxy::start_ready(&config(&cluster));
+    let proxy = Proxy::start_ready(&with_usual_wait(&config(&cluster)));
     let [mut writer, mut reader, mut careless] = [proxy.client(), proxy.client(), proxy.client()];
     ok(
         &mut writer,

@@ -201,3 +201,44 @@ fn rules_are_taken_over_by_a_reload() {
     ok(&mut client, "SELECT 17");
     assert_eq!(last_route(&mut client), "replica (read)");
 }
+
+/// A batch that waits while the rules change is judged by the new ones: neither by the old, nor by a mixture.
+#[test]
+fn a_batch_that_waits_over_a_reload_is_judged_by_the_new_rules() {
+    let text = |rule: &str| {
+        let one = "[databases.\"*\"]\npool_size = 1";
+        let text = config(cluster()).replace("[databases.\"*\"]", one);
+        let other = "[[users]]\nname = 'other'\npassword = 'other'";
+        format!("[server]\nworkers = 1\n{text}\n{other}\n[[rules]]\n{rule}\n")
+    };
+    let (proxy, mut holder) = ready(&text("match = {}\naction.route = 'primary'"));
+    let mut waiting = proxy.client();
+    for (name, rule, expected) in [
+        ("theirs", "match.user = 'other'", None),
+        (
+            "ours",
+            "match = { user = 'app', regex = 'pg_backend' }",
+            Some("42501"),
+        ),
+    ] {
+        ok(&mut holder, "BEGIN; SELECT pg_backend_pid()");
+        waiting.send_query("SELECT pg_backend_pid()").expect("sent");
+        // It is in line by then.
+        ok(&mut holder, "SELECT 1");
+        let rule = format!(
+            "{rule}\naction.block = 'closed'\n\
+             [[rules]]\nname = '{name}'\nmatch.regex = 'as probe'\naction.route = 'primary'"
+        );
+        fs::write(proxy.config_path(), text(&rule)).expect("written");
+        proxy.signal("HUP");
+        let known = format!("rule \"{name}\"");
+        eventually!(
+            explained(&mut holder, "SELECT 2 AS probe")
+                .join("\n")
+                .contains(&known)
+        );
+        ok(&mut holder, "COMMIT");
+        let answer = waiting.until_ready().expect("an answer");
+        assert_eq!(answer.sqlstate().as_deref(), expected, "{name}");
+    }
+}

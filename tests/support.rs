@@ -20,6 +20,12 @@ pub(crate) const USER: &str = "app";
 pub(crate) const PASSWORD: &str = "secret";
 pub(crate) const DATABASE: &str = "app";
 
+/// Who may change things on the console, and who may only look; no role of the servers.
+pub(crate) const ADMIN: &str = "boss";
+pub(crate) const VIEWER: &str = "viewer";
+/// The console's database.
+pub(crate) const CONSOLE: &str = "pgweir";
+
 /// Returns the cluster that all tests of this binary share: a primary and two replicas. A test that injects faults or
 /// counts transactions starts its own with [`new_cluster`].
 pub(crate) fn cluster() -> &'static Cluster {
@@ -113,7 +119,8 @@ pub(crate) fn wait_for_replicas(client: &mut Client) {
 }
 
 /// Returns a configuration that serves this cluster: its own control-plane user, all databases, and [`USER`]. Tests append to
-/// it, or replace lines of it; the listen address comes from the command line.
+/// it, or replace lines of it; the listen address comes from the command line. A read waits long for a replica that is close, so
+/// that where it runs does not depend on how busy the machine is.
 pub(crate) fn config(cluster: &Cluster) -> String {
     let backends: Vec<String> = cluster
         .nodes()
@@ -124,13 +131,21 @@ pub(crate) fn config(cluster: &Cluster) -> String {
         })
         .collect();
     format!(
-        "[clusters.main]\nbackends = [\n{backends}]\nuser = \"{superuser}\"\npassword = \"{password}\"\n\n\
-         [databases.\"*\"]\ncluster = \"main\"\n\n\
-         [[users]]\nname = \"{USER}\"\npassword = \"{PASSWORD}\"\n",
+        "[http]\nlisten = \"off\"\n\n[admin]\nusers = [\"{ADMIN}\"]\nviewers = [\"{VIEWER}\"]\n\n\
+         [clusters.main]\nbackends = [\n{backends}]\nuser = \"{superuser}\"\npassword = \"{password}\"\n\n\
+         [databases.\"*\"]\ncluster = \"main\"\ncausal_wait = \"5s\"\n\n\
+         [[users]]\nname = \"{USER}\"\npassword = \"{PASSWORD}\"\n\
+         [[users]]\nname = \"{ADMIN}\"\npassword = \"{PASSWORD}\"\n\
+         [[users]]\nname = \"{VIEWER}\"\npassword = \"{PASSWORD}\"\n",
         backends = backends.concat(),
         superuser = cluster.superuser(),
         password = cluster.password(),
     )
+}
+
+/// Returns a configuration with the usual wait for replicas, for tests of what happens when they are late.
+pub(crate) fn with_usual_wait(config: &str) -> String {
+    config.replace("causal_wait = \"5s\"\n", "")
 }
 
 /// Checks that an ErrorResponse is one of the proxy's own, with this SQLSTATE and severity.
@@ -235,6 +250,17 @@ impl Proxy {
         Client::open(&self.addr, &login()).expect("the proxy takes the login")
     }
 
+    /// Opens a session on the console, as somebody who may change things.
+    pub(crate) fn console(&self) -> Client {
+        let login = Login::new(ADMIN, CONSOLE).password(PASSWORD);
+        Client::open(&self.addr, &login).expect("the console takes the login")
+    }
+
+    /// Returns the URL of the console, for [`ADMIN`].
+    pub(crate) fn console_url(&self) -> String {
+        format!("postgresql://{ADMIN}:{PASSWORD}@{}/{CONSOLE}", self.addr)
+    }
+
     /// Returns the process ID.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
@@ -336,7 +362,7 @@ fn print_end(log: &str) {
 }
 
 /// Returns a port that was free a moment ago.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0")
         .and_then(|listener| listener.local_addr())
         .expect("a free port")

@@ -2,6 +2,7 @@
 
 mod cancel;
 mod crowd;
+mod faults;
 mod regressions;
 mod scenario;
 mod storm;

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use pgweir_pool::{Checkout, Connection, Granted, Lease, LocalPool, Settings, Shared};
+use pgweir_pool::{Checkout, Connection, Granted, Lease, LocalPool, Reserve, Settings, Shared};
 
 /// As large as what the proxy pools: a box.
 struct Link(Box<u64>);
@@ -35,6 +35,7 @@ fn pool(limit: usize) -> LocalPool<Link> {
         queue_limit: 100,
         overtaking: None,
         lifetime: None,
+        reserve: Reserve::default(),
     };
     LocalPool::new(Shared::new(settings, Box::new(|_| {})), 0)
 }

@@ -197,8 +197,8 @@ pub(super) enum Heard {
     All,
     /// As many messages came as the client wanted to read before it dies.
     Enough,
-    /// A server or its connection died, and the client was told so.
-    Disrupted,
+    /// A server or its connection died, and the client was told so, with this SQLSTATE first.
+    Disrupted(String),
     /// The connection ended without a word, which is wrong as long as the client was heard: a server that is killed may take
     /// its last words with it, but the proxy has some of its own.
     Cut(String),
@@ -320,11 +320,15 @@ fn judge_error(message: &Message, due: &Want) -> Verdict {
     }
 }
 
+fn disrupted(news: &Message) -> Heard {
+    Heard::Disrupted(news.sqlstate().unwrap_or_default())
+}
+
 /// After the news of a death come more such news, and the end of the connection or ReadyForQuery, but no result.
 fn until_the_end(client: &mut Client, due: &Want, news: &Message) -> Heard {
     loop {
         match client.read() {
-            Ok(message) if message.tag == tag::READY_FOR_QUERY => return Heard::Disrupted,
+            Ok(message) if message.tag == tag::READY_FOR_QUERY => return disrupted(news),
             Ok(message) if matches!(message.tag, tag::NOTICE_RESPONSE | tag::PARAMETER_STATUS) => {}
             Ok(message)
                 if message
@@ -335,7 +339,7 @@ fn until_the_end(client: &mut Client, due: &Want, news: &Message) -> Heard {
                     "after {news:?}, where {due:?} was due: {message:?}"
                 ));
             }
-            Err(ClientError::Closed(_) | ClientError::Io { .. }) => return Heard::Disrupted,
+            Err(ClientError::Closed(_) | ClientError::Io { .. }) => return disrupted(news),
             Err(error) => {
                 return Heard::Wrong(format!("after {news:?}, where {due:?} was due: {error}"));
             }

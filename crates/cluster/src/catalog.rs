@@ -112,6 +112,13 @@ impl Catalogs {
         of_database.for_each(|slot| slot.request());
     }
 
+    /// Marks all snapshots as stale and has them read anew; returns how many.
+    pub(crate) fn refresh_all(&self) -> usize {
+        let slots = lock(&self.slots);
+        slots.values().for_each(|slot| slot.request());
+        slots.len()
+    }
+
     fn unwatched(&self) -> Vec<Arc<Slot>> {
         let slots = lock(&self.slots);
         let new = slots
@@ -252,30 +259,39 @@ async fn watch_slot(slot: Arc<Slot>, shared: Arc<Shared>) {
     let mut memory = Memory::default();
     let mut failures = Failures::default();
     let mut objects = None;
+    let mut settings = shared.settings.subscribe();
     loop {
         let requests = slot.requests();
         let started_at = Instant::now();
         let loaded = read(&slot, &shared, &mut memory).await;
         let took = started_at.elapsed();
-        let refresh = shared.settings.borrow().catalog_refresh;
-        let (rest, due) = match loaded {
+        let (rest, wait) = match loaded {
             Ok(read) => {
                 objects = read.or(objects);
                 if let Some(objects) = &objects {
                     slot.publish(objects, requests);
                 }
                 failures.over(&slot, &shared, took);
-                ((took * REST_FACTOR).max(SPACING), refresh)
+                ((took * REST_FACTOR).max(SPACING), None)
             }
             Err(error) => {
-                let wait = failures.add(&slot, &shared, &error).min(refresh);
-                (wait, wait)
+                let wait = failures.add(&slot, &shared, &error);
+                let refresh = shared.settings.borrow().catalog_refresh;
+                (wait.min(refresh), Some(wait))
             }
         };
         let ended_at = Instant::now();
-        // A request that came meanwhile has left its permit.
-        let woken = tokio::time::timeout_at(ended_at + due.max(rest), slot.wake.notified()).await;
-        if woken.is_err() && shared.catalogs.forget_unused(&slot) {
+        let is_due = loop {
+            let refresh = settings.borrow_and_update().catalog_refresh;
+            let due = wait.map_or(refresh, |wait| wait.min(refresh)).max(rest);
+            tokio::select! {
+                // A request that came meanwhile has left its permit.
+                woken = tokio::time::timeout_at(ended_at + due, slot.wake.notified()) => break woken.is_err(),
+                // A shorter time counts from now on, not when the longer one is over.
+                Ok(()) = settings.changed() => {}
+            }
+        };
+        if is_due && shared.catalogs.forget_unused(&slot) {
             return;
         }
         tokio::time::sleep_until(ended_at + rest).await;

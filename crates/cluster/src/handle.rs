@@ -1,7 +1,7 @@
 //! What the data path holds of a monitor: snapshots to read, signals to send.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use arc_swap::{ArcSwap, Cache};
@@ -10,7 +10,10 @@ use pgweir_model::{NodeId, Topology};
 use tokio::sync::{Notify, watch};
 
 use crate::catalog::{CatalogReader, Catalogs};
+use crate::event::Sink;
+use crate::record::{NodeRecord, Records};
 use crate::settings::Settings;
+use crate::signals::{Signals, Urgency};
 
 /// No server takes writes before the deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -26,10 +29,17 @@ pub(crate) struct Shared {
     /// Set by a poke, cleared when the sampler takes it up: pokes in between cost one load.
     pub(crate) poked: AtomicBool,
     pub(crate) poke: Notify,
-    /// One per node: look at it now.
-    pub(crate) check: Vec<Notify>,
+    /// How many sessions wait for what the servers answer.
+    pub(crate) waiting: AtomicUsize,
+    /// Sessions ask where the replicas are; cleared when one has answered.
+    pub(crate) settling: AtomicBool,
+    /// One per node.
+    pub(crate) signals: Vec<Signals>,
     pub(crate) settings: watch::Sender<Arc<Settings>>,
     pub(crate) catalogs: Catalogs,
+    pub(crate) records: Records,
+    /// Who is told of events.
+    pub(crate) sink: Sink,
     /// Turns true when the last handle goes, or at [`Handle::stop`].
     pub(crate) stop: watch::Sender<bool>,
 }
@@ -38,6 +48,16 @@ pub(crate) struct Shared {
 #[derive(Debug, Clone)]
 pub struct Handle {
     guard: Arc<StopOnDrop>,
+}
+
+/// A session that waits: see [`Handle::hurry`].
+#[derive(Debug)]
+pub struct Hurry(Arc<Shared>);
+
+impl Drop for Hurry {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 #[derive(Debug)]
@@ -91,7 +111,7 @@ impl Handle {
     pub fn poke(&self) {
         let shared = self.shared();
         // Without another server nobody asks what has been replayed where.
-        if shared.check.len() < 2 {
+        if shared.signals.len() < 2 {
             return;
         }
         // The load keeps the cache line shared among threads while a poke is under way.
@@ -100,23 +120,93 @@ impl Handle {
         }
     }
 
-    /// Says that the data path could not connect to a node, or lost it: it is looked at now.
-    ///
-    /// The node's health changes only by what the monitor then sees.
-    pub fn report_failure(&self, node: NodeId) {
-        if let Some(check) = self.shared().check.get(usize::from(node.node)) {
-            check.notify_one();
+    /// Says that a session waits for what a poke is for: until the guard is dropped the servers are asked as fast as they
+    /// answer.
+    pub fn hurry(&self) -> Hurry {
+        let shared = Arc::clone(&self.guard.0);
+        shared.waiting.fetch_add(1, Ordering::AcqRel);
+        shared.poked.store(true, Ordering::Release);
+        shared.poke.notify_one();
+        Hurry(shared)
+    }
+
+    /// Says that a session is bound to a replica until it is known where that stands. Cheap and coalesced, as a poke.
+    pub fn settle(&self) {
+        let shared = self.shared();
+        if shared.settling.load(Ordering::Relaxed) || shared.settling.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let primary = shared.topology.load().primary;
+        let replicas = shared.signals.iter().enumerate();
+        for (_, signals) in replicas.filter(|(node, _)| Some(*node) != primary) {
+            signals.ask(Urgency::Usual);
         }
     }
 
+    /// Says that the data path could not connect to a node, or lost it: it is looked at now, and its breaker counts it.
+    ///
+    /// The node's health changes only by what the monitor then sees.
+    pub fn report_failure(&self, node: NodeId) {
+        if let Some(signals) = self.shared().signals.get(usize::from(node.node)) {
+            signals.failed();
+            signals.ask(Urgency::Usual);
+        }
+    }
+
+    /// Says that something has happened to a node's connections which is no failure of the node: it is looked at now.
+    pub fn look_at(&self, node: NodeId) {
+        if let Some(signals) = self.shared().signals.get(usize::from(node.node)) {
+            signals.ask(Urgency::Usual);
+        }
+    }
+
+    /// Says that a node has answered the data path. One load, unless its breaker wants to know.
+    pub fn report_success(&self, node: NodeId) {
+        if let Some(signals) = self.shared().signals.get(usize::from(node.node)) {
+            signals.succeeded();
+        }
+    }
+
+    /// Says that all schemas may have changed, as [`Handle::refresh_catalog`] does of one; returns how many snapshots are read
+    /// anew.
+    pub fn refresh_catalogs(&self) -> usize {
+        self.shared().catalogs.refresh_all()
+    }
+
     /// Takes over limits, weights and intervals, and returns whether it did: the servers must be as many, in the same
-    /// order. Addresses and the login stay as they were at the start.
-    pub fn reconfigure(&self, settings: Settings) -> bool {
-        let fits = settings.nodes.len() == self.shared().check.len();
+    /// order. Addresses and the login's name stay as they were at the start, and what is drained stays so.
+    pub fn reconfigure(&self, mut settings: Settings) -> bool {
+        let fits = settings.nodes.len() == self.shared().signals.len();
         if fits {
-            self.shared().settings.send_replace(Arc::new(settings));
+            self.shared().settings.send_modify(|known| {
+                for (new, old) in settings.nodes.iter_mut().zip(&known.nodes) {
+                    new.is_drained = old.is_drained;
+                }
+                *known = Arc::new(settings);
+            });
         }
         fits
+    }
+
+    /// Lets nothing new run on a node, or takes that back; returns whether that is news. The next snapshot, which is published
+    /// at once, says so.
+    pub fn set_drained(&self, node: NodeId, is_drained: bool) -> bool {
+        self.shared().settings.send_if_modified(|known| {
+            let mut settings = Settings::clone(known);
+            let Some(node) = settings.nodes.get_mut(usize::from(node.node)) else {
+                return false;
+            };
+            let is_news = std::mem::replace(&mut node.is_drained, is_drained) != is_drained;
+            if is_news {
+                *known = Arc::new(settings);
+            }
+            is_news
+        })
+    }
+
+    /// Returns the history of each server.
+    pub fn records(&self) -> Vec<NodeRecord> {
+        self.shared().records.all()
     }
 
     /// Waits for the next snapshot after the call.

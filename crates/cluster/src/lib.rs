@@ -8,6 +8,7 @@
 //! it is taken from the last checkpoint, and a replica takes no reads between a promotion and its next restartpoint.
 #![forbid(unsafe_code)]
 
+pub mod breaker;
 pub mod catalog;
 pub mod error;
 pub mod handle;
@@ -15,11 +16,18 @@ pub mod monitor;
 pub mod settings;
 
 mod connection;
+mod event;
+mod flush;
 mod judge;
 mod probe;
+mod record;
+mod signals;
 
+pub use breaker::BreakerSettings;
 pub use catalog::CatalogReader;
 pub use error::{ProbeError, StartError};
-pub use handle::{Handle, NoPrimary, TopologyReader};
+pub use event::{Happening, Sink};
+pub use handle::{Handle, Hurry, NoPrimary, TopologyReader};
 pub use monitor::Monitor;
+pub use record::NodeRecord;
 pub use settings::{NodeSettings, Settings};

@@ -8,12 +8,15 @@
 //! - A snapshot is published for every answer and at every tick, each with its end: a monitor that stalls does not leave
 //!   a fresh-looking one behind.
 //!
+//! - While a session waits for a replica, the servers are asked as fast as they answer, within `HURRIED`. Where it waits for
+//!   what the primary has not flushed, that is brought about (`flush.rs`).
+//!
 //! ## Limits
-//! A node is asked one question at a time, at most every 10 ms.
+//! A node is asked one question at a time: at most every 10 ms, and every 2 ms while a session waits.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use deadpool_postgres::Pool;
@@ -23,18 +26,28 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use crate::catalog::{self, Catalogs};
-use crate::connection::pool;
+use crate::connection;
 use crate::error::{ProbeError, StartError};
+use crate::event::Sink;
+use crate::flush::Unflushed;
 use crate::handle::{Handle, Shared};
-use crate::judge::{Event, Judge};
-use crate::probe::{Observation, probe};
+use crate::judge::Judge;
+use crate::probe::{self, Observation, probe};
+use crate::record::Records;
 use crate::settings::Settings;
+use crate::signals::{Pace, Signals, Urgency};
 
 /// The least time between two questions to one node.
 ///
 /// Chosen: a question costs each side some 100 us, so at most one percent of a core per server under a flood of writes;
 /// a session that reads its own write waits that long for a replica at the least when there are others.
 const SPACING: Duration = Duration::from_millis(10);
+
+/// The least time between two questions to one node while a session waits for the answer.
+///
+/// Chosen: a replica replays a commit within a millisecond or two of it, so that a wait usually ends with the first or second
+/// question; each is shared by all who wait.
+const HURRIED: Duration = Duration::from_millis(2);
 
 /// How often a replica is asked again for one poke: about 150 ms, then the ticks go on.
 const CATCH_UP_TRIES: u32 = 15;
@@ -61,11 +74,19 @@ impl Monitor {
     /// # Errors
     /// [`StartError`]; nothing is left running.
     pub fn start(settings: Settings) -> Result<Handle, StartError> {
+        Monitor::start_telling(settings, Sink::default())
+    }
+
+    /// Likewise, and tells of what happens to the servers.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running.
+    pub fn start_telling(settings: Settings, sink: Sink) -> Result<Handle, StartError> {
         let settings = Arc::new(settings);
         let pools = settings
             .nodes
             .iter()
-            .map(|node| pool(&settings, node))
+            .map(|node| connection::pool(&settings, node))
             .collect::<Result<Vec<_>, _>>()?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -79,7 +100,11 @@ impl Monitor {
             version: watch::Sender::new(0),
             poked: AtomicBool::new(false),
             poke: Notify::new(),
-            check: settings.nodes.iter().map(|_| Notify::new()).collect(),
+            waiting: AtomicUsize::new(0),
+            settling: AtomicBool::new(false),
+            signals: settings.nodes.iter().map(|_| Signals::default()).collect(),
+            records: Records::new(settings.nodes.len()),
+            sink,
             settings: watch::Sender::new(settings),
             catalogs: Catalogs::default(),
             stop: watch::Sender::new(false),
@@ -119,6 +144,16 @@ struct CatchUp {
     awaits_sample: bool,
     target: Option<Lsn>,
     tries: Vec<u32>,
+    unflushed: Unflushed,
+}
+
+impl Shared {
+    fn urgency(&self) -> Urgency {
+        match self.waiting.load(Ordering::Acquire) {
+            0 => Urgency::Usual,
+            _ => Urgency::Waited,
+        }
+    }
 }
 
 async fn run(shared: Arc<Shared>, mut judge: Judge, pools: Vec<Pool>) {
@@ -130,16 +165,22 @@ async fn run(shared: Arc<Shared>, mut judge: Judge, pools: Vec<Pool>) {
     let mut settings = shared.settings.subscribe();
     let mut tick = ticks(settings.borrow_and_update().lag_poll);
     let mut catch_up = CatchUp {
-        tries: vec![0; shared.check.len()],
+        tries: vec![0; shared.signals.len()],
         ..CatchUp::default()
     };
     loop {
         tokio::select! {
             Some(report) = reports.recv() => {
                 let node = report.node;
+                if judge.primary() != Some(node) {
+                    shared.settling.store(false, Ordering::Release);
+                }
                 match report.found {
                     Ok(answer) => judge.on_answer(node, answer),
-                    Err(error) => judge.on_failure(node, error),
+                    Err(error) => {
+                        shared.records.on_failure(node, &error);
+                        judge.on_failure(node, error, Instant::now());
+                    }
                 }
                 wake_others(&shared, &judge, node, &mut catch_up);
             }
@@ -147,20 +188,41 @@ async fn run(shared: Arc<Shared>, mut judge: Judge, pools: Vec<Pool>) {
                 // Cleared before the question is sent: a poke from here on asks for another.
                 shared.poked.store(false, Ordering::Release);
                 catch_up.awaits_sample = true;
-                if let Some(check) = judge.primary().and_then(|primary| shared.check.get(primary)) {
-                    check.notify_one();
+                if let Some(primary) = judge.primary().and_then(|primary| shared.signals.get(primary)) {
+                    primary.ask(shared.urgency());
                 }
                 continue;
             }
             Ok(()) = settings.changed() => {
                 let settings = Arc::clone(&settings.borrow_and_update());
-                tick = ticks(settings.lag_poll);
+                if settings.lag_poll != judge.lag_poll() {
+                    tick = ticks(settings.lag_poll);
+                    // Or each would be asked when the old period is over, which may have been a long one.
+                    shared.signals.iter().for_each(|signals| signals.ask(Urgency::Waited));
+                }
                 judge.reconfigure(settings);
             }
             _ = tick.tick() => {}
         }
-        log_events(&shared.settings.borrow(), judge.take_events());
+        take_signals(&shared, &mut judge);
         publish(&shared, &mut judge);
+        let events = judge.take_events();
+        let settings = shared.settings.borrow();
+        for event in &events {
+            event.log(&settings);
+            shared.records.on_event(event, SystemTime::now());
+            shared.sink.tell(event.told(&settings));
+        }
+    }
+}
+
+/// Takes what the data path says of the servers.
+fn take_signals(shared: &Shared, judge: &mut Judge) {
+    let now = Instant::now();
+    for (node, signals) in shared.signals.iter().enumerate() {
+        let (failures, succeeded) = signals.take();
+        judge.on_signals(node, failures, succeeded, now);
+        signals.suspect(judge.is_suspect(node));
     }
 }
 
@@ -179,38 +241,68 @@ fn publish(shared: &Shared, judge: &mut Judge) {
 
 /// After an answer of the primary everyone else is asked; a replica that still lacks what a poke was for is asked again.
 fn wake_others(shared: &Shared, judge: &Judge, reporter: usize, catch_up: &mut CatchUp) {
+    let urgency = shared.urgency();
     if judge.primary() == Some(reporter) {
         if std::mem::take(&mut catch_up.awaits_sample) {
             catch_up.target = judge.newest_position();
             catch_up.tries.fill(0);
         }
+        let flushed = judge.newest_flushed();
+        if flushed.is_some_and(|flushed| {
+            (catch_up.unflushed).is_due(flushed, catch_up.target, Instant::now())
+        }) && let Some(primary) = shared.signals.get(reporter)
+        {
+            primary.flush();
+        }
         let others = shared
-            .check
+            .signals
             .iter()
             .enumerate()
             .filter(|(node, _)| *node != reporter);
-        others.for_each(|(_, check)| check.notify_one());
+        // One that is down has a pace of its own.
+        let others = others.filter(|(node, _)| !judge.is_down(*node));
+        others.for_each(|(_, signals)| signals.ask(urgency));
     } else if let (Some(target), Some(tries)) = (catch_up.target, catch_up.tries.get_mut(reporter))
         && *tries < CATCH_UP_TRIES
         && judge.is_behind(reporter, target)
-        && let Some(check) = shared.check.get(reporter)
+        && let Some(signals) = shared.signals.get(reporter)
     {
         *tries += 1;
-        check.notify_one();
+        signals.ask(urgency);
     }
 }
 
 /// Asks one node for ever.
-async fn watch_node(node: usize, pool: Pool, shared: Arc<Shared>, reports: mpsc::Sender<Report>) {
-    let Some(check) = shared.check.get(node) else {
+async fn watch_node(
+    node: usize,
+    mut pool: Pool,
+    shared: Arc<Shared>,
+    reports: mpsc::Sender<Report>,
+) {
+    let Some(signals) = shared.signals.get(node) else {
         return;
     };
     let mut backoff = BACKOFF_FIRST;
+    let mut password = shared.settings.borrow().password.clone();
     loop {
         let settings = Arc::clone(&shared.settings.borrow());
+        if settings.password != password {
+            password.clone_from(&settings.password);
+            // Connections that are there are not asked for it again; new ones are made with the new one.
+            let made = settings
+                .nodes
+                .get(node)
+                .map(|of| connection::pool(&settings, of));
+            if let Some(Ok(made)) = made {
+                pool = made;
+            }
+        }
+        if signals.take_flush() {
+            probe::flush(&pool).await;
+        }
         let started_at = tokio::time::Instant::now();
         let found = probe(&pool, &settings).await;
-        let (least, longest) = match &found {
+        let pace = match &found {
             Ok(answer) => {
                 backoff = BACKOFF_FIRST;
                 // The primary's answer wakes a replica first; half a poll more keeps the two from asking twice.
@@ -219,12 +311,20 @@ async fn watch_node(node: usize, pool: Pool, shared: Arc<Shared>, reports: mpsc:
                 } else {
                     settings.lag_poll * 3 / 2
                 };
-                (SPACING.min(period), period)
+                Pace {
+                    hurried: HURRIED.min(period),
+                    usual: SPACING.min(period),
+                    longest: period,
+                }
             }
             Err(_) => {
-                let wait = backoff;
+                let longest = backoff;
                 backoff = (backoff * 2).min(BACKOFF_LONGEST);
-                (BACKOFF_LEAST, wait)
+                Pace {
+                    hurried: BACKOFF_LEAST,
+                    usual: BACKOFF_LEAST,
+                    longest,
+                }
             }
         };
         let failed_at = found.is_err().then(tokio::time::Instant::now);
@@ -233,62 +333,6 @@ async fn watch_node(node: usize, pool: Pool, shared: Arc<Shared>, reports: mpsc:
         }
         // A failure may have taken its whole timeout: the wait begins behind it.
         let from = failed_at.unwrap_or(started_at);
-        tokio::time::sleep_until(from + least).await;
-        let _woken_or_due = tokio::time::timeout_at(from + longest, check.notified()).await;
-    }
-}
-
-fn log_events(settings: &Settings, events: Vec<Event>) {
-    let cluster = &*settings.name;
-    let name = |node: usize| settings.nodes.get(node).map_or("?", |node| &*node.name);
-    for event in events {
-        match event {
-            Event::Up { node, role } => {
-                tracing::info!(cluster, node = name(node), %role, "server is up")
-            }
-            Event::Down { node, error } => {
-                tracing::warn!(cluster, node = name(node), %error, "server is down")
-            }
-            Event::Role { node, role } => {
-                tracing::info!(cluster, node = name(node), %role, "server changed its role")
-            }
-            Event::Unexpected {
-                node,
-                seen,
-                expected,
-            } => {
-                tracing::warn!(cluster, node = name(node), %seen, %expected, "server has another role than configured");
-            }
-            Event::Primary {
-                node: Some(node),
-                timeline,
-            } => {
-                tracing::info!(cluster, node = name(node), timeline, "primary found");
-            }
-            Event::Primary { node: None, .. } => {
-                tracing::warn!(cluster, "no primary: writes are refused")
-            }
-            Event::Split { timeline } => {
-                tracing::error!(
-                    cluster,
-                    timeline,
-                    "two primaries on one timeline: writes are refused"
-                );
-            }
-            Event::LeftBehind {
-                node,
-                timeline,
-                newest,
-            } => {
-                let node = name(node);
-                tracing::error!(
-                    cluster,
-                    node,
-                    timeline,
-                    newest,
-                    "primary of an old timeline: it takes no traffic"
-                );
-            }
-        }
+        signals.until_due(from, pace).await;
     }
 }

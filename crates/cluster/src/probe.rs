@@ -10,6 +10,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::PgLsn;
 
 use crate::error::ProbeError;
+use crate::flush;
 use crate::settings::Settings;
 
 /// `OFFSET 0` keeps the role from being asked twice, with two answers, while a server is promoted.
@@ -34,6 +35,8 @@ SELECT s.recovering,
 pub(crate) struct Observation {
     /// The moment just before the question was sent.
     pub(crate) asked_at: Instant,
+    /// When the connection was opened that it was sent on.
+    pub(crate) connected_at: Instant,
     pub(crate) role: Role,
     /// Inserted by a primary, replayed by a replica.
     pub(crate) position: Lsn,
@@ -62,14 +65,35 @@ pub(crate) async fn probe(pool: &Pool, settings: &Settings) -> Result<Observatio
     answer
 }
 
+/// Has a primary flush its WAL. What becomes of that says nothing about its health: one whose disk stands still answers
+/// questions, and does not commit. So it has a short time of its own, and its failure is nobody's.
+pub(crate) async fn flush(pool: &Pool) {
+    let flushed = within(flush::LIMIT, async {
+        let client = pool.get().await?;
+        let done = within(flush::LIMIT / 2, async {
+            Ok(client.batch_execute(flush::STATEMENT).await?)
+        });
+        if let Err(ProbeError::Timeout { .. }) = done.await {
+            drop(Object::take(client));
+        }
+        Ok(())
+    });
+    // One that has become a replica refuses; the next question tells that.
+    let _unflushed = flushed.await;
+}
+
 async fn ask(client: &Object) -> Result<Observation, ProbeError> {
     let statement = client.prepare_cached(QUESTION).await?;
     let asked_at = Instant::now();
     let row = client.query_one(&statement, &[]).await?;
-    Ok(read(&row, asked_at)?)
+    Ok(read(&row, asked_at, Object::metrics(client).created)?)
 }
 
-fn read(row: &Row, asked_at: Instant) -> Result<Observation, tokio_postgres::Error> {
+fn read(
+    row: &Row,
+    asked_at: Instant,
+    connected_at: Instant,
+) -> Result<Observation, tokio_postgres::Error> {
     let recovering: bool = row.try_get(0)?;
     let lsn = |column| {
         Ok::<_, tokio_postgres::Error>(row.try_get::<_, Option<PgLsn>>(column)?.map(lsn_of))
@@ -80,6 +104,7 @@ fn read(row: &Row, asked_at: Instant) -> Result<Observation, tokio_postgres::Err
     let checkpoint_timeline: i32 = row.try_get(4)?;
     Ok(Observation {
         asked_at,
+        connected_at,
         role: if recovering {
             Role::Replica
         } else {

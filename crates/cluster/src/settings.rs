@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use pgweir_config::{BackendRole, Cluster};
 use pgweir_consistency::MaxLag;
-use pgweir_model::Role;
+use pgweir_model::{Balance, PrimaryReads, Role, Selection};
+
+use crate::breaker::BreakerSettings;
 
 /// One cluster as the monitor sees it.
 #[derive(Clone)]
@@ -33,6 +35,10 @@ pub struct Settings {
     pub slow_start: Duration,
     /// Time between two looks at the catalog of a database that is in use.
     pub catalog_refresh: Duration,
+    /// When a server takes no reads though it answers.
+    pub breaker: BreakerSettings,
+    /// How reads are spread.
+    pub selection: Selection,
 }
 
 /// One server.
@@ -48,6 +54,11 @@ pub struct NodeSettings {
     pub expected: Option<Role>,
     /// Share of the reads.
     pub weight: u32,
+    /// It is to get nothing new. What is set here is that of a start: later [`crate::Handle::set_drained`] says so, and a new
+    /// configuration leaves it as it is.
+    pub is_drained: bool,
+    /// Whether it stands in the proxy's own zone.
+    pub is_near: bool,
 }
 
 impl Settings {
@@ -62,8 +73,8 @@ impl Settings {
     /// Chosen: its caches are cold and its connection pools are empty; five seconds fill both without it being missed.
     pub const SLOW_START: Duration = Duration::from_secs(5);
 
-    /// Returns what the monitor needs of the cluster at `index` of the configuration.
-    pub fn new(cluster: &Cluster, index: u16) -> Self {
+    /// Returns what the monitor needs of the cluster at `index` of the configuration. `zone` is the proxy's own.
+    pub fn new(cluster: &Cluster, index: u16, zone: Option<&str>) -> Self {
         let node = |backend: &pgweir_config::Backend| NodeSettings {
             name: Arc::clone(&backend.name),
             host: Arc::clone(&backend.host),
@@ -74,6 +85,8 @@ impl Settings {
                 BackendRole::Replica => Some(Role::Replica),
             },
             weight: backend.weight,
+            is_drained: false,
+            is_near: zone.is_some() && backend.zone.as_deref() == zone,
         };
         Settings {
             name: Arc::clone(&cluster.name),
@@ -93,6 +106,19 @@ impl Settings {
             connect_timeout: Settings::CONNECT_TIMEOUT,
             slow_start: Settings::SLOW_START,
             catalog_refresh: cluster.catalog_refresh,
+            breaker: BreakerSettings {
+                failures: cluster.breaker.failures,
+                open_for: cluster.breaker.open_for,
+                half_open_trials: cluster.breaker.half_open_trials,
+            },
+            selection: Selection {
+                balance: balance(cluster.balance),
+                primary_reads: match cluster.primary_reads {
+                    pgweir_config::PrimaryReads::Never => PrimaryReads::Never,
+                    pgweir_config::PrimaryReads::Fallback => PrimaryReads::Fallback,
+                    pgweir_config::PrimaryReads::Share => PrimaryReads::Share,
+                },
+            },
         }
     }
 
@@ -111,6 +137,15 @@ impl Settings {
     /// How old an answer may be before the lag in it is taken to grow.
     pub(crate) fn patience(&self) -> Duration {
         self.lag_poll * 2
+    }
+}
+
+fn balance(word: pgweir_config::Balance) -> Balance {
+    match word {
+        pgweir_config::Balance::LeastLoaded => Balance::LeastLoaded,
+        pgweir_config::Balance::RoundRobin => Balance::RoundRobin,
+        pgweir_config::Balance::Random => Balance::Random,
+        pgweir_config::Balance::Nearest => Balance::Nearest,
     }
 }
 

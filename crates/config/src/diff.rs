@@ -10,10 +10,12 @@ use std::time::Duration;
 use pgweir_model::catalog::FunctionName;
 
 use crate::Secret;
+use crate::edit::Section;
 use crate::reference::{self, Table};
-use crate::rules::Rule;
+use crate::rules::{Rule, RuleAction, RuleMatch, RuleRoute, identifier};
 use crate::settings::{
-    Auth, Backend, Cluster, Config, Database, ForeignTables, MaxLag, Server, User,
+    Admin, Auth, Backend, Breaker, Cluster, Config, Database, ForeignTables, Http, ListenAddress,
+    Log, MaxLag, Server, Telemetry, User,
 };
 use crate::units::{format_duration, format_size};
 
@@ -31,15 +33,15 @@ pub struct Change {
 }
 
 /// The value of a setting, for comparison.
-#[derive(Debug, PartialEq, Eq)]
-enum Value {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Value {
     Absent,
     Shown(String),
     Hidden(Secret),
 }
 
 impl Value {
-    fn shown(self) -> Option<String> {
+    pub(crate) fn shown(self) -> Option<String> {
         match self {
             Value::Absent => None,
             Value::Shown(text) => Some(text),
@@ -77,22 +79,63 @@ fn shown(value: impl ToString) -> Value {
     Value::Shown(value.to_string())
 }
 
+fn optional(value: Option<impl ToString>) -> Value {
+    value.map_or(Value::Absent, shown)
+}
+
+/// Shows a list as people write it; as a list of TOML where an entry of it would be taken apart.
 fn joined<T: ToString>(values: impl Iterator<Item = T>) -> Value {
-    Value::Shown(
-        values
-            .map(|value| value.to_string())
-            .collect::<Vec<_>>()
-            .join(", "),
-    )
+    let values: Vec<String> = values.map(|value| value.to_string()).collect();
+    let is_plain =
+        |value: &String| !value.is_empty() && !value.contains(',') && value.trim() == value;
+    let line = values.join(", ");
+    match values.iter().all(is_plain) && list_of(&line).is_none() {
+        true => Value::Shown(line),
+        false => Value::Shown(toml_edit::Array::from_iter(values).to_string()),
+    }
+}
+
+/// Returns the list that a text is, where it is one of TOML.
+pub(crate) fn list_of(text: &str) -> Option<toml_edit::Value> {
+    let value = text.parse::<toml_edit::Value>().ok();
+    value.filter(toml_edit::Value::is_array)
+}
+
+/// Shows the limit of lag.
+fn lag(limit: MaxLag) -> Value {
+    match limit {
+        MaxLag::Time(duration) => Value::from(duration),
+        MaxLag::Bytes(bytes) => Value::Shown(format_size(bytes)),
+    }
 }
 
 /// Something with a name and settings: the server, a cluster, a user.
-struct Entity {
-    path: String,
-    table: Table,
+pub(crate) struct Entity {
+    /// What it is called where two configurations are compared.
+    pub(crate) path: String,
+    /// Where it stands in the file.
+    pub(crate) section: Section,
     /// Whether it can come and go in a running proxy.
     movable: bool,
-    settings: Vec<(&'static str, Value)>,
+    pub(crate) settings: Vec<(&'static str, Value)>,
+}
+
+impl Entity {
+    fn fixed(section: Section, settings: Vec<(&'static str, Value)>) -> Self {
+        Entity {
+            path: section.to_string(),
+            section,
+            movable: false,
+            settings,
+        }
+    }
+
+    fn movable(section: Section, settings: Vec<(&'static str, Value)>) -> Self {
+        Entity {
+            movable: true,
+            ..Entity::fixed(section, settings)
+        }
+    }
 }
 
 /// Returns what differs between two configurations; an empty list means that they are the same.
@@ -176,9 +219,14 @@ pub fn take_over(old: &Config, new: &Config) -> Config {
             pool_mode: running.pool_mode,
             pool_size: wanted.pool_size,
             pool_min: wanted.pool_min,
+            pool_reserve: wanted.pool_reserve,
+            pool_reserve_after: wanted.pool_reserve_after,
+            max_backend_connections: wanted.max_backend_connections,
             consistency: wanted.consistency,
             transaction_reads: wanted.transaction_reads,
+            pin_reads: wanted.pin_reads,
             read_retries: wanted.read_retries,
+            causal_wait: wanted.causal_wait,
             splitting: wanted.splitting,
             policy: Arc::clone(&wanted.policy),
         })
@@ -204,6 +252,19 @@ pub fn take_over(old: &Config, new: &Config) -> Config {
         databases: databases.collect(),
         users: new.users.clone(),
         auth: new.auth.clone(),
+        admin: Admin {
+            database: Arc::clone(&old.admin.database),
+            ..new.admin.clone()
+        },
+        http: new.http.clone(),
+        log: Log {
+            format: old.log.format,
+            ..new.log.clone()
+        },
+        telemetry: Telemetry {
+            sample_one_in: new.telemetry.sample_one_in,
+            ..old.telemetry.clone()
+        },
         rules: new.rules.clone(),
     }
 }
@@ -214,6 +275,10 @@ fn take_over_cluster(running: &Cluster, wanted: &Cluster) -> Cluster {
     cluster.lag_poll = wanted.lag_poll;
     cluster.max_lag = wanted.max_lag;
     cluster.catalog_refresh = wanted.catalog_refresh;
+    cluster.failover_wait = wanted.failover_wait;
+    cluster.breaker = wanted.breaker;
+    cluster.balance = wanted.balance;
+    cluster.primary_reads = wanted.primary_reads;
     for backend in &mut cluster.backends {
         if let Some(other) = wanted
             .backends
@@ -221,6 +286,7 @@ fn take_over_cluster(running: &Cluster, wanted: &Cluster) -> Cluster {
             .find(|other| other.name == backend.name)
         {
             backend.weight = other.weight;
+            backend.zone.clone_from(&other.zone);
         }
     }
     cluster
@@ -228,7 +294,8 @@ fn take_over_cluster(running: &Cluster, wanted: &Cluster) -> Cluster {
 
 fn compare_settings(changes: &mut Vec<Change>, old: Entity, new: Entity) {
     for ((key, before), (_, after)) in old.settings.into_iter().zip(new.settings) {
-        let reloadable = reference::find(old.table, key).is_some_and(|setting| setting.reloadable);
+        let reloadable =
+            reference::find(old.section.table(), key).is_some_and(|setting| setting.reloadable);
         compare(
             changes,
             format!("{}.{key}", old.path),
@@ -251,23 +318,28 @@ fn compare(changes: &mut Vec<Change>, key: String, old: Value, new: Value, reloa
 }
 
 fn database_path(database: &Database) -> String {
-    format!("databases.{}", database.name)
+    Section::Database(database.name.to_string()).to_string()
 }
 
 /// Takes a configuration apart. The patterns name every field: a new one does not compile until it stands here.
-fn entities(config: &Config) -> Vec<Entity> {
+pub(crate) fn entities(config: &Config) -> Vec<Entity> {
     let Config {
         server,
         clusters,
         databases,
         users,
         auth,
+        admin,
+        http,
+        log,
+        telemetry,
         rules,
     } = config;
     let Auth { method } = auth;
     let mut all = vec![server_entity(server)];
     for cluster in clusters {
         all.push(cluster_entity(cluster));
+        all.push(breaker_entity(cluster));
         all.extend(
             cluster
                 .backends
@@ -277,14 +349,81 @@ fn entities(config: &Config) -> Vec<Entity> {
     }
     all.extend(databases.iter().map(database_entity));
     all.extend(users.iter().map(user_entity));
-    all.push(Entity {
-        path: "auth".to_owned(),
-        table: Table::Auth,
-        movable: false,
-        settings: vec![("method", shown(method))],
-    });
-    all.extend(rules.iter().map(rule_entity));
+    all.push(Entity::fixed(
+        Section::Single(Table::Auth),
+        vec![("method", shown(method))],
+    ));
+    all.extend([
+        admin_entity(admin),
+        http_entity(http),
+        log_entity(log),
+        telemetry_entity(telemetry),
+    ]);
+    all.extend((rules.iter().zip(1..)).flat_map(|(rule, number)| rule_entities(rule, number)));
     all
+}
+
+fn admin_entity(admin: &Admin) -> Entity {
+    let Admin {
+        database,
+        users,
+        viewers,
+        statement_timeout,
+    } = admin;
+    Entity::fixed(
+        Section::Single(Table::Admin),
+        vec![
+            ("database", shown(database)),
+            ("users", joined(users.iter())),
+            ("viewers", joined(viewers.iter())),
+            ("statement_timeout", Value::from(*statement_timeout)),
+        ],
+    )
+}
+
+fn http_entity(http: &Http) -> Entity {
+    let Http { listen } = http;
+    let listen = listen.as_ref().map_or("off".to_owned(), |(host, port)| {
+        ListenAddress::Tcp(host.to_string(), *port).to_string()
+    });
+    Entity::fixed(
+        Section::Single(Table::Http),
+        vec![("listen", Value::Shown(listen))],
+    )
+}
+
+fn log_entity(log: &Log) -> Entity {
+    let Log {
+        level,
+        format,
+        slow_statements,
+        statements,
+    } = log;
+    Entity::fixed(
+        Section::Single(Table::Log),
+        vec![
+            ("level", shown(level)),
+            ("format", shown(format)),
+            ("slow_statements", Value::from(*slow_statements)),
+            ("statements", shown(statements)),
+        ],
+    )
+}
+
+fn telemetry_entity(telemetry: &Telemetry) -> Entity {
+    let Telemetry {
+        endpoint,
+        service_name,
+        sample_one_in,
+    } = telemetry;
+    Entity::fixed(
+        Section::Single(Table::Telemetry),
+        vec![
+            ("endpoint", Value::from(endpoint)),
+            ("service_name", shown(service_name)),
+            ("sample_one_in", shown(sample_one_in)),
+        ],
+    )
 }
 
 fn server_entity(server: &Server) -> Entity {
@@ -298,6 +437,8 @@ fn server_entity(server: &Server) -> Entity {
         shutdown_timeout,
         server_idle_timeout,
         server_lifetime,
+        client_idle_timeout,
+        idle_in_transaction_timeout,
         max_message,
         route_buffer,
         prepared_statements_per_server,
@@ -305,6 +446,8 @@ fn server_entity(server: &Server) -> Entity {
         max_queue,
         tcp_keepalive,
         tcp_user_timeout,
+        statement_statistics,
+        zone,
     } = server;
     let size = |bytes: u64| Value::Shown(format_size(bytes));
     let settings = vec![
@@ -317,6 +460,11 @@ fn server_entity(server: &Server) -> Entity {
         ("shutdown_timeout", Value::from(*shutdown_timeout)),
         ("server_idle_timeout", Value::from(*server_idle_timeout)),
         ("server_lifetime", Value::from(*server_lifetime)),
+        ("client_idle_timeout", Value::from(*client_idle_timeout)),
+        (
+            "idle_in_transaction_timeout",
+            Value::from(*idle_in_transaction_timeout),
+        ),
         ("max_message", size((*max_message).into())),
         (
             "route_buffer",
@@ -330,13 +478,10 @@ fn server_entity(server: &Server) -> Entity {
         ("max_queue", shown(max_queue)),
         ("tcp_keepalive", Value::from(*tcp_keepalive)),
         ("tcp_user_timeout", Value::from(*tcp_user_timeout)),
+        ("statement_statistics", shown(statement_statistics)),
+        ("zone", Value::from(zone)),
     ];
-    Entity {
-        path: "server".to_owned(),
-        table: Table::Server,
-        movable: false,
-        settings,
-    }
+    Entity::fixed(Section::Single(Table::Server), settings)
 }
 
 fn cluster_entity(cluster: &Cluster) -> Entity {
@@ -349,11 +494,11 @@ fn cluster_entity(cluster: &Cluster) -> Entity {
         lag_poll,
         max_lag,
         catalog_refresh,
+        failover_wait,
+        breaker: _, // an entity of its own
+        balance,
+        primary_reads,
     } = cluster;
-    let max_lag = match max_lag {
-        MaxLag::Time(duration) => Value::from(*duration),
-        MaxLag::Bytes(bytes) => Value::Shown(format_size(*bytes)),
-    };
     let settings = vec![
         // Their order is part of it: a server's place is how it is counted.
         (
@@ -364,15 +509,29 @@ fn cluster_entity(cluster: &Cluster) -> Entity {
         ("password", Value::from(password)),
         ("database", shown(database)),
         ("lag_poll", Value::from(*lag_poll)),
-        ("max_lag", max_lag),
+        ("max_lag", lag(*max_lag)),
         ("catalog_refresh", Value::from(*catalog_refresh)),
+        ("failover_wait", Value::from(*failover_wait)),
+        ("balance", shown(balance)),
+        ("primary_reads", shown(primary_reads)),
     ];
-    Entity {
-        path: format!("clusters.{name}"),
-        table: Table::Cluster,
-        movable: false,
-        settings,
-    }
+    Entity::fixed(Section::Cluster(name.to_string()), settings)
+}
+
+fn breaker_entity(cluster: &Cluster) -> Entity {
+    let Breaker {
+        failures,
+        open_for,
+        half_open_trials,
+    } = &cluster.breaker;
+    Entity::fixed(
+        Section::Breaker(cluster.name.to_string()),
+        vec![
+            ("failures", shown(failures)),
+            ("open_for", Value::from(*open_for)),
+            ("half_open_trials", shown(half_open_trials)),
+        ],
+    )
 }
 
 fn backend_entity(cluster: &Cluster, backend: &Backend) -> Entity {
@@ -382,6 +541,7 @@ fn backend_entity(cluster: &Cluster, backend: &Backend) -> Entity {
         port,
         role,
         weight,
+        zone,
     } = backend;
     let settings = vec![
         ("name", shown(name)),
@@ -389,20 +549,16 @@ fn backend_entity(cluster: &Cluster, backend: &Backend) -> Entity {
         ("port", shown(port)),
         ("role", shown(role)),
         ("weight", shown(weight)),
+        ("zone", Value::from(zone)),
     ];
-    let path = format!("clusters.{}.backends.{name}", cluster.name);
-    Entity {
-        path,
-        table: Table::Backend,
-        movable: false,
-        settings,
-    }
+    let section = Section::Backend(cluster.name.to_string(), name.to_string());
+    Entity::fixed(section, settings)
 }
 
 fn functions(list: &[FunctionName]) -> Value {
     let full = |function: &FunctionName| match &function.schema {
-        Some(schema) => format!("{schema}.{}", function.name),
-        None => function.name.to_string(),
+        Some(schema) => format!("{}.{}", identifier(schema), identifier(&function.name)),
+        None => identifier(&function.name).into_owned(),
     };
     joined(list.iter().map(full))
 }
@@ -416,9 +572,14 @@ fn database_entity(database: &Database) -> Entity {
         pool_mode,
         pool_size,
         pool_min,
+        pool_reserve,
+        pool_reserve_after,
+        max_backend_connections,
         consistency,
         transaction_reads,
+        pin_reads,
         read_retries,
+        causal_wait,
         splitting,
         policy,
     } = database;
@@ -433,20 +594,23 @@ fn database_entity(database: &Database) -> Entity {
         ("pool_mode", shown(pool_mode)),
         ("pool_size", shown(pool_size)),
         ("pool_min", shown(pool_min)),
+        ("pool_reserve", shown(pool_reserve)),
+        ("pool_reserve_after", Value::from(*pool_reserve_after)),
+        (
+            "max_backend_connections",
+            shown(max_backend_connections.unwrap_or_default()),
+        ),
         ("consistency", shown(consistency)),
         ("transaction_reads", shown(transaction_reads)),
+        ("pin_reads", shown(pin_reads)),
         ("read_retries", shown(read_retries)),
+        ("causal_wait", Value::from(*causal_wait)),
         ("splitting", shown(splitting)),
         ("replica_safe_functions", functions(&policy.replica_safe)),
         ("primary_only_functions", functions(&policy.primary_only)),
         ("foreign_tables", shown(foreign_tables)),
     ];
-    Entity {
-        path: database_path(database),
-        table: Table::Database,
-        movable: true,
-        settings,
-    }
+    Entity::movable(Section::Database(database.name.to_string()), settings)
 }
 
 fn user_entity(user: &User) -> Entity {
@@ -462,37 +626,87 @@ fn user_entity(user: &User) -> Entity {
         ("server_user", Value::from(server_user)),
         ("server_password", Value::from(server_password)),
     ];
-    Entity {
-        path: format!("users.{name}"),
-        table: Table::User,
-        movable: true,
-        settings,
-    }
+    Entity::movable(Section::User(name.to_string()), settings)
 }
 
-fn rule_entity(rule: &Rule) -> Entity {
+/// A rule is compared by its name and stands in the file at its number.
+fn rule_entities(rule: &Rule, number: usize) -> [Entity; 3] {
     let Rule {
         name,
         matches,
         action,
     } = rule;
+    let path = format!("rules.{name}");
+    [
+        Entity {
+            path: path.clone(),
+            ..Entity::movable(Section::Rule(number), vec![("name", shown(name))])
+        },
+        Entity {
+            path: format!("{path}.match"),
+            ..match_entity(matches, number)
+        },
+        Entity {
+            path: format!("{path}.action"),
+            ..action_entity(action, number)
+        },
+    ]
+}
+
+fn match_entity(matches: &RuleMatch, number: usize) -> Entity {
+    let RuleMatch {
+        user,
+        database,
+        application,
+        tables,
+        regex,
+        fingerprint,
+        kind,
+    } = matches;
+    let listed = Some(tables).filter(|tables| !tables.is_empty());
     let settings = vec![
-        ("name", shown(name)),
-        ("match", shown(matches)),
-        ("action", shown(action)),
+        ("user", Value::from(user)),
+        ("database", Value::from(database)),
+        ("application", Value::from(application)),
+        (
+            "tables",
+            listed.map_or(Value::Absent, |tables| joined(tables.iter())),
+        ),
+        (
+            "regex",
+            optional(regex.as_ref().map(|pattern| pattern.regex().as_str())),
+        ),
+        (
+            "fingerprint",
+            optional(fingerprint.map(|fingerprint| format!("{fingerprint:016x}"))),
+        ),
+        ("kind", optional(kind.map(|kind| kind.name()))),
     ];
-    Entity {
-        path: format!("rules.{name}"),
-        table: Table::Rule,
-        movable: true,
-        settings,
-    }
+    Entity::fixed(Section::RuleMatch(number), settings)
+}
+
+fn action_entity(action: &RuleAction, number: usize) -> Entity {
+    let RuleAction {
+        route,
+        max_lag,
+        consistency,
+        timeout,
+        block,
+    } = action;
+    let settings = vec![
+        ("route", optional(route.as_ref().map(RuleRoute::to_string))),
+        ("max_lag", max_lag.map_or(Value::Absent, lag)),
+        ("consistency", optional(*consistency)),
+        ("timeout", timeout.map_or(Value::Absent, Value::from)),
+        ("block", Value::from(block)),
+    ];
+    Entity::fixed(Section::RuleAction(number), settings)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reference::{SETTINGS, default_text};
+    use crate::reference::{Kind, SETTINGS, default_text};
 
     #[test]
     fn the_table_of_settings_and_the_structs_agree() {
@@ -500,14 +714,19 @@ mod tests {
         let config = crate::parse(&format!("{}{rule}", default_text()), "default").unwrap();
         let mut fields: Vec<_> = entities(&config)
             .iter()
-            .flat_map(|entity| entity.settings.iter().map(|(key, _)| (entity.table, *key)))
+            .flat_map(|entity| {
+                entity
+                    .settings
+                    .iter()
+                    .map(|(key, _)| (entity.section.table(), *key))
+            })
             .collect();
         // A secret in a file becomes the field of the secret itself.
         let mut keys: Vec<_> = SETTINGS
             .iter()
             .filter(|setting| !setting.key.ends_with("_file"))
-            // These are shown with the rule; the compiler sees that none is left out.
-            .filter(|setting| !matches!(setting.table, Table::RuleMatch | Table::RuleAction))
+            // Tables of their own.
+            .filter(|setting| setting.kind != Kind::Part)
             .map(|setting| (setting.table, setting.key))
             .collect();
         fields.sort_unstable();

@@ -22,7 +22,8 @@ pub(crate) use self::value::{Wrong, checked_host, checked_password, listen_addre
 use self::value::{host, kind_of};
 use crate::reference::{self, Table};
 use crate::settings::{
-    Auth, AuthMethod, Backend, Cluster, Config, Database, ForeignTables, Server, User,
+    Admin, Auth, AuthMethod, Backend, Balance, Breaker, Cluster, Config, Database, ForeignTables,
+    Http, Log, Server, Telemetry, User,
 };
 use crate::{ConfigError, ConfigErrors};
 
@@ -31,18 +32,29 @@ use crate::{ConfigError, ConfigErrors};
 /// # Errors
 /// All problems of the file, or that it cannot be read.
 pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
-    let file_name = path.display().to_string();
-    match fs::read_to_string(path) {
-        Ok(text) => parse(&text, &file_name),
-        Err(error) => Err(ConfigErrors(vec![ConfigError {
-            file: file_name.into(),
+    parse(&text_of(path)?, &path.display().to_string())
+}
+
+/// Reads the text of a file.
+pub(crate) fn text_of(path: &Path) -> Result<String, ConfigErrors> {
+    fs::read_to_string(path).map_err(|error| {
+        ConfigErrors(vec![ConfigError {
+            file: path.display().to_string().into(),
             line: 0,
             column: 0,
             key: String::new(),
             message: format!("cannot be read: {error}"),
             suggestion: None,
-        }])),
-    }
+        }])
+    })
+}
+
+/// Reads what is logged as `log.level` is read.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn log_level(text: &str) -> Result<Arc<str>, String> {
+    value::checked_log_level(text).map_err(|wrong| wrong.message)
 }
 
 /// Validates a text; `file_name` stands in the errors, and relative `password_file`s are looked up beside it.
@@ -110,7 +122,13 @@ fn read(reader: &Reader<'_>, tree: &DeTable<'_>) -> Config {
     }
     let server = single(reader, tree, "server", Table::Server, server);
     let auth = single(reader, tree, "auth", Table::Auth, auth);
-    let clusters = named(reader, tree, "clusters", Table::Cluster, cluster);
+    let admin = single(reader, tree, "admin", Table::Admin, admin);
+    let http = single(reader, tree, "http", Table::Http, http);
+    let log = single(reader, tree, "log", Table::Log, log);
+    let telemetry = single(reader, tree, "telemetry", Table::Telemetry, telemetry);
+    let clusters = named(reader, tree, "clusters", Table::Cluster, |section, name| {
+        cluster(section, name, server.zone.is_some())
+    });
     if clusters.is_empty() && !tree.contains_key("clusters") {
         reader.lacks("no [clusters.X]: there is no server to go to");
     }
@@ -142,6 +160,10 @@ fn read(reader: &Reader<'_>, tree: &DeTable<'_>) -> Config {
         databases,
         users,
         auth,
+        admin,
+        http,
+        log,
+        telemetry,
         rules,
     }
 }
@@ -226,6 +248,8 @@ fn server(section: &mut Section<'_, '_>) -> Server {
         shutdown_timeout: section.duration("shutdown_timeout"),
         server_idle_timeout: section.duration_or_off("server_idle_timeout"),
         server_lifetime: section.duration_or_off("server_lifetime"),
+        client_idle_timeout: section.duration_or_off("client_idle_timeout"),
+        idle_in_transaction_timeout: section.duration_or_off("idle_in_transaction_timeout"),
         max_message: section.size("max_message"),
         route_buffer: section.size("route_buffer"),
         prepared_statements_per_server: section.integer("prepared_statements_per_server"),
@@ -233,6 +257,8 @@ fn server(section: &mut Section<'_, '_>) -> Server {
         max_queue: section.integer("max_queue"),
         tcp_keepalive: section.duration_or_off("tcp_keepalive"),
         tcp_user_timeout: section.duration_or_off("tcp_user_timeout"),
+        statement_statistics: section.integer("statement_statistics"),
+        zone: section.name("zone"),
     }
 }
 
@@ -242,8 +268,45 @@ fn auth(section: &mut Section<'_, '_>) -> Auth {
     }
 }
 
-fn cluster(section: &mut Section<'_, '_>, name: &str) -> Cluster {
-    Cluster {
+fn admin(section: &mut Section<'_, '_>) -> Admin {
+    Admin {
+        database: section.name("database").unwrap_or_default(),
+        users: section.names("users"),
+        viewers: section.names("viewers"),
+        statement_timeout: section.duration("statement_timeout"),
+    }
+}
+
+fn http(section: &mut Section<'_, '_>) -> Http {
+    Http {
+        listen: section
+            .optional("listen", |_, value| value::http_address(value))
+            .flatten(),
+    }
+}
+
+fn log(section: &mut Section<'_, '_>) -> Log {
+    Log {
+        level: section
+            .optional("level", |_, value| value::log_level(value))
+            .unwrap_or_default(),
+        format: section.word("format"),
+        slow_statements: section.duration_or_off("slow_statements"),
+        statements: section.word("statements"),
+    }
+}
+
+fn telemetry(section: &mut Section<'_, '_>) -> Telemetry {
+    Telemetry {
+        endpoint: section.optional("endpoint", |_, value| value::endpoint(value)),
+        service_name: section.name("service_name").unwrap_or_default(),
+        sample_one_in: section.integer("sample_one_in"),
+    }
+}
+
+fn cluster(section: &mut Section<'_, '_>, name: &str, has_zone: bool) -> Cluster {
+    let balance_at = section.place_of("balance");
+    let cluster = Cluster {
         name: name.into(),
         backends: backends(section),
         user: section.name("user").unwrap_or_default(),
@@ -252,7 +315,31 @@ fn cluster(section: &mut Section<'_, '_>, name: &str) -> Cluster {
         lag_poll: section.duration("lag_poll"),
         max_lag: section.max_lag("max_lag"),
         catalog_refresh: section.duration("catalog_refresh"),
+        failover_wait: section.duration("failover_wait"),
+        breaker: breaker(section),
+        balance: section.word("balance"),
+        primary_reads: section.word("primary_reads"),
+    };
+    if cluster.balance == Balance::Nearest && !has_zone {
+        let message = "\"nearest\" needs zone in [server]: near to what?";
+        section.problem(balance_at, "balance", Wrong::new(message));
     }
+    cluster
+}
+
+fn breaker(cluster: &mut Section<'_, '_>) -> Breaker {
+    let label = format!("{} breaker", cluster.label());
+    let mut section = match cluster.part("breaker", Table::Breaker) {
+        Some(section) => section,
+        None => Section::empty(cluster.reader(), Table::Breaker, &label),
+    };
+    let breaker = Breaker {
+        failures: section.integer("failures"),
+        open_for: section.duration("open_for"),
+        half_open_trials: section.integer("half_open_trials"),
+    };
+    section.finish();
+    breaker
 }
 
 fn backends(cluster: &mut Section<'_, '_>) -> Vec<Backend> {
@@ -331,6 +418,7 @@ fn backend(section: &mut Section<'_, '_>) -> Backend {
         port,
         role: section.word("role"),
         weight: section.integer("weight"),
+        zone: section.name("zone"),
     }
 }
 
@@ -371,9 +459,15 @@ fn database(section: &mut Section<'_, '_>, name: &str, clusters: &[Cluster]) -> 
         pool_mode: section.word("pool_mode"),
         pool_size: section.integer("pool_size"),
         pool_min: section.integer("pool_min"),
+        pool_reserve: section.integer("pool_reserve"),
+        pool_reserve_after: section.duration("pool_reserve_after"),
+        max_backend_connections: Some(section.integer("max_backend_connections"))
+            .filter(|limit| *limit > 0),
         consistency: section.word("consistency"),
         transaction_reads: section.word("transaction_reads"),
+        pin_reads: section.word("pin_reads"),
         read_retries: section.integer("read_retries"),
+        causal_wait: section.duration("causal_wait"),
         splitting: section.word("splitting"),
         policy: Arc::new(Policy {
             replica_safe: section.functions("replica_safe_functions"),

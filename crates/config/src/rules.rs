@@ -3,10 +3,14 @@
 //! Plain data as everything here, but for [`Pattern`], which is compiled when the file is read: whether a pattern is one is a
 //! question of the file.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::settings::{Consistency, MaxLag};
+use pgweir_model::Consistency;
+
+use crate::settings::MaxLag;
 use crate::units::{format_duration, format_size};
 
 /// Most rules of a file. Chosen: more than people write, and each new statement shape is held against all of them.
@@ -51,6 +55,8 @@ pub struct RuleAction {
     pub max_lag: Option<MaxLag>,
     /// What it may see.
     pub consistency: Option<Consistency>,
+    /// How long its batch may run on a server.
+    pub timeout: Option<Duration>,
     /// It is refused with this message.
     pub block: Option<Arc<str>>,
 }
@@ -140,11 +146,22 @@ kinds! {
     Ddl = "ddl",
 }
 
+/// Returns a name as it is written to be read back as it is: in double quotes where the server would fold or refuse it.
+pub(crate) fn identifier(name: &str) -> Cow<'_, str> {
+    let begins_well = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');
+    let of_a_name =
+        |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '$');
+    match begins_well && name.chars().all(of_a_name) {
+        true => Cow::Borrowed(name),
+        false => Cow::Owned(format!("\"{}\"", name.replace('"', "\"\""))),
+    }
+}
+
 impl fmt::Display for TableName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.schema {
-            Some(schema) => write!(f, "{schema}.{}", self.name),
-            None => f.write_str(&self.name),
+            Some(schema) => write!(f, "{}.{}", identifier(schema), identifier(&self.name)),
+            None => f.write_str(&identifier(&self.name)),
         }
     }
 }
@@ -217,6 +234,7 @@ impl fmt::Display for RuleAction {
             route,
             max_lag,
             consistency,
+            timeout,
             block,
         } = self;
         let max_lag = max_lag.map(|limit| match limit {
@@ -229,6 +247,7 @@ impl fmt::Display for RuleAction {
                 ("route", route.as_ref().map(RuleRoute::to_string)),
                 ("max_lag", max_lag),
                 ("consistency", consistency.map(|word| word.to_string())),
+                ("timeout", timeout.map(format_duration)),
                 (
                     "block",
                     block.as_ref().map(|message| format!("{message:?}")),

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgweir_model::NodeId;
 use pgweir_model::catalog::Policy;
+use pgweir_model::{Consistency, NodeId};
 
 use crate::Secret;
 use crate::rules::Rule;
@@ -29,6 +29,14 @@ pub struct Config {
     pub users: Vec<User>,
     /// `[auth]`: how clients prove who they are.
     pub auth: Auth,
+    /// `[admin]`: the console.
+    pub admin: Admin,
+    /// `[http]`: metrics, health, the page.
+    pub http: Http,
+    /// `[log]`: what is logged.
+    pub log: Log,
+    /// `[telemetry]`: what is traced.
+    pub telemetry: Telemetry,
     /// `[[rules]]`, in the order of the file: the first that matches wins.
     pub rules: Vec<Rule>,
 }
@@ -54,6 +62,10 @@ pub struct Server {
     pub server_idle_timeout: Option<Duration>,
     /// How old a server connection grows before it is replaced at its next checkin; `None` is for ever.
     pub server_lifetime: Option<Duration>,
+    /// How long a client may do nothing outside of a transaction; `None` for ever.
+    pub client_idle_timeout: Option<Duration>,
+    /// How long a client may do nothing in an open transaction; `None` for ever.
+    pub idle_in_transaction_timeout: Option<Duration>,
     /// The largest message that is accepted, in bytes of its length field.
     pub max_message: u32,
     /// How much of a batch is held back to be classified before it goes to the primary, in bytes.
@@ -68,6 +80,10 @@ pub struct Server {
     pub tcp_keepalive: Option<Duration>,
     /// How long sent bytes may stay unacknowledged before the socket is given up (Linux); `None` leaves it to the system.
     pub tcp_user_timeout: Option<Duration>,
+    /// Statement shapes whose statistics each worker keeps; 0 keeps none.
+    pub statement_statistics: usize,
+    /// Where the proxy itself stands, for `balance = "nearest"`.
+    pub zone: Option<Arc<str>>,
 }
 
 impl Server {
@@ -122,6 +138,25 @@ pub struct Cluster {
     pub max_lag: MaxLag,
     /// Time between two looks at the catalog of a database that is in use.
     pub catalog_refresh: Duration,
+    /// How long a statement that needs the primary waits for one.
+    pub failover_wait: Duration,
+    /// When a server takes no reads though it answers.
+    pub breaker: Breaker,
+    /// How one of the eligible replicas is chosen.
+    pub balance: Balance,
+    /// Whether the primary takes reads.
+    pub primary_reads: PrimaryReads,
+}
+
+/// `[clusters.X.breaker]`: when a server takes no reads though it answers the monitor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Breaker {
+    /// Failures in a row that open it.
+    pub failures: u32,
+    /// How long it stays open.
+    pub open_for: Duration,
+    /// Reads at once, per worker, that then try the server.
+    pub half_open_trials: u32,
 }
 
 /// The lag above which a replica takes no reads.
@@ -146,6 +181,8 @@ pub struct Backend {
     pub role: BackendRole,
     /// Share of the reads relative to the other replicas; 0 takes it out of the choice.
     pub weight: u32,
+    /// Where it stands, for `balance = "nearest"`.
+    pub zone: Option<Arc<str>>,
 }
 
 /// `[databases.X]`: a database as clients name it.
@@ -165,12 +202,22 @@ pub struct Database {
     pub pool_size: u32,
     /// Server connections per user and backend that are kept open.
     pub pool_min: u32,
+    /// Server connections per user and backend beyond `pool_size`, for those who have waited long.
+    pub pool_reserve: u32,
+    /// How long the first in line waits before it gets one of them.
+    pub pool_reserve_after: Duration,
+    /// Server connections per backend over all users, at most; `None` is no limit.
+    pub max_backend_connections: Option<u32>,
     /// What a read may see.
     pub consistency: Consistency,
     /// Where reads of an explicit transaction run.
     pub transaction_reads: TransactionReads,
+    /// Where a pinned session reads.
+    pub pin_reads: PinReads,
     /// How often a read is tried elsewhere after a replica has failed it.
     pub read_retries: u32,
+    /// How long a read waits for a replica that shows what it must see.
+    pub causal_wait: Duration,
     /// Whether reads leave the primary.
     pub splitting: Splitting,
     /// What stands above the catalog: `replica_safe_functions`, `primary_only_functions` and `foreign_tables`.
@@ -216,6 +263,50 @@ pub struct Auth {
     pub method: AuthMethod,
 }
 
+/// `[admin]`: the console.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    /// The name of its database.
+    pub database: Arc<str>,
+    /// Users who may change things.
+    pub users: Vec<Arc<str>>,
+    /// Users who may only look.
+    pub viewers: Vec<Arc<str>>,
+    /// How long a statement may compute.
+    pub statement_timeout: Duration,
+}
+
+/// `[http]`: metrics, health, the page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Http {
+    /// Host name or IP address (IPv6 without brackets), and port; `None` is off.
+    pub listen: Option<(Arc<str>, u16)>,
+}
+
+/// `[log]`: what is logged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// A level, or a list of `target=level`.
+    pub level: Arc<str>,
+    /// For whom the lines are.
+    pub format: LogFormat,
+    /// Batches that take longer are logged; `None` logs none.
+    pub slow_statements: Option<Duration>,
+    /// How a statement stands in the log.
+    pub statements: LoggedStatements,
+}
+
+/// `[telemetry]`: what is traced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Telemetry {
+    /// The collector's address; `None` traces nothing.
+    pub endpoint: Option<Arc<str>>,
+    /// What the proxy is called there.
+    pub service_name: Arc<str>,
+    /// One batch in so many is traced.
+    pub sample_one_in: u32,
+}
+
 /// Defines an enum of words: the variants with the words that name them in the file.
 macro_rules! words {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal,)* }) => {
@@ -254,22 +345,22 @@ words! {
 }
 
 words! {
-    /// What a read may see.
-    Consistency {
-        /// Every write that this session committed, and never an older state than it has already seen.
-        Session = "session",
-        /// A state at most `max_lag` old.
-        Eventual = "eventual",
-    }
-}
-
-words! {
     /// Where the reads of an explicit transaction run that was not opened READ ONLY.
     TransactionReads {
         /// On the primary.
         Primary = "primary",
         /// On a replica until the transaction's first write.
         UntilWrite = "until_write",
+    }
+}
+
+words! {
+    /// Where a session reads that is pinned to a server connection.
+    PinReads {
+        /// On that connection.
+        Primary = "primary",
+        /// On a replica, where what pins it cannot matter.
+        Replica = "replica",
     }
 }
 
@@ -288,8 +379,36 @@ words! {
     Splitting {
         /// Everything goes to the primary.
         Off = "off",
+        /// Likewise, and what `on` would have decided is counted.
+        Observe = "observe",
         /// Reads go to replicas.
         On = "on",
+    }
+}
+
+words! {
+    /// How one of the eligible replicas is chosen.
+    Balance {
+        /// By weight, away from one that has clearly more in flight than another.
+        LeastLoaded = "least_loaded",
+        /// By weight, in a fixed order.
+        RoundRobin = "round_robin",
+        /// By weight, drawn by lot.
+        Random = "random",
+        /// The proxy's own zone first.
+        Nearest = "nearest",
+    }
+}
+
+words! {
+    /// Whether the primary takes reads.
+    PrimaryReads {
+        /// No: they wait for a replica.
+        Never = "never",
+        /// Those for which no replica is eligible.
+        Fallback = "fallback",
+        /// By its weight, as a replica without lag.
+        Share = "share",
     }
 }
 
@@ -304,6 +423,26 @@ words! {
         Md5 = "md5",
         /// SCRAM-SHA-256.
         ScramSha256 = "scram-sha-256",
+    }
+}
+
+words! {
+    /// For whom the lines of the log are.
+    LogFormat {
+        /// People.
+        Text = "text",
+        /// Machines: one JSON object per line.
+        Json = "json",
+    }
+}
+
+words! {
+    /// How a statement stands in the log.
+    LoggedStatements {
+        /// With its literals taken out.
+        Shape = "shape",
+        /// As it was sent.
+        Text = "text",
     }
 }
 

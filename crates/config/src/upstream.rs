@@ -74,6 +74,8 @@ pub fn from_upstreams(urls: &[String], listen: Option<&str>) -> Result<Config, C
             cluster.database = database;
         }
     }
+    // Whoever starts the proxy so may look at it.
+    config.admin.users = vec![Arc::clone(&user)];
     config.users = vec![User {
         name: user,
         password,
@@ -81,6 +83,36 @@ pub fn from_upstreams(urls: &[String], listen: Option<&str>) -> Result<Config, C
         server_password: None,
     }];
     Ok(config)
+}
+
+/// Returns a text that says what [`from_upstreams`] makes of URLs.
+pub(crate) fn text_of_upstreams(urls: &[String]) -> Result<String, ConfigErrors> {
+    let config = from_upstreams(urls, None)?;
+    let quoted = |text: &str| toml_edit::Value::from(text).to_string();
+    let given = |key: &str, value: Option<&str>| {
+        value.map_or_else(String::new, |value| format!("{key} = {}\n", quoted(value)))
+    };
+    let mut text = String::new();
+    for cluster in &config.clusters {
+        text += &format!("[clusters.{}]\nbackends = [\n", cluster.name);
+        for backend in &cluster.backends {
+            let (host, port) = (quoted(&backend.host), backend.port);
+            text += &format!("  {{ host = {host}, port = {port} }},\n");
+        }
+        text += "]\n";
+        text += &given("user", Some(&cluster.user));
+        text += &given("password", cluster.password.as_ref().map(Secret::expose));
+        text += &given("database", Some(&cluster.database));
+    }
+    for user in &config.users {
+        text += "\n[[users]]\n";
+        text += &given("name", Some(&user.name));
+        text += &given("password", user.password.as_ref().map(Secret::expose));
+    }
+    let method = given("method", Some(config.auth.method.name()));
+    let admins: toml_edit::Array = (config.admin.users.iter()).map(|user| &**user).collect();
+    text += &format!("\n[auth]\n{method}\n[admin]\nusers = {admins}\n");
+    Ok(text)
 }
 
 fn problem(place: &str, key: String, wrong: Wrong) -> ConfigError {
@@ -155,6 +187,7 @@ fn distinct<'h>(
             port: *port,
             role: BackendRole::Auto,
             weight: 100,
+            zone: None,
         });
     }
     backends

@@ -218,7 +218,7 @@ impl SampleLog {
 /// lost: a replica at or beyond the corrected position has replayed all below the reported one.
 ///
 /// See `src/backend/access/transam/xlog.c XLogBytePosToRecPtr`, `src/include/access/xlog_internal.h SizeOfXLogShortPHD`.
-fn without_page_header(lsn: Lsn) -> Lsn {
+pub(crate) fn without_page_header(lsn: Lsn) -> Lsn {
     /// `XLOG_BLCKSZ` as PostgreSQL is built by everyone.
     const PAGE_BYTES: u64 = 8192;
     /// The smallest segment file; every size is a multiple of it.

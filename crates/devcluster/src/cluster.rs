@@ -355,6 +355,65 @@ impl Cluster {
         Ok(())
     }
 
+    /// Makes every commit wait until one more node than the primary has it on disk, whichever is the primary. From then on what
+    /// was acknowledged is on the [`Cluster::most_advanced`] replica, if the primary is lost while the others run.
+    ///
+    /// # Errors
+    /// [`ClusterError::Sql`] if a node refuses, [`ClusterError::Deadline`] if the primary does not take it.
+    pub fn commit_synchronously(&self, within: Duration) -> Result<(), ClusterError> {
+        let names: Vec<&str> = self.nodes.iter().map(Node::name).collect();
+        let names = names.join(", ");
+        for node in &self.nodes {
+            let set = format!("ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 ({names})'");
+            node.sql("postgres", &set)?;
+            node.sql("postgres", "SELECT pg_reload_conf()")?;
+        }
+        let taken = "SELECT count(*) > 0 FROM pg_stat_replication WHERE sync_state = 'quorum'";
+        self.primary()
+            .wait_true("synchronous commit", taken, within)
+    }
+
+    /// The running replica that has received most of the primary's WAL: the one to promote.
+    ///
+    /// # Errors
+    /// [`ClusterError::Sql`] if one does not answer; [`ClusterError::NotRunning`] if there is none.
+    pub fn most_advanced(&self) -> Result<usize, ClusterError> {
+        let received =
+            "SELECT greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) - '0/0'";
+        let mut best = None;
+        for (n, node) in self.nodes.iter().enumerate() {
+            if n == self.primary.load(Ordering::Acquire) || node.pid().is_none() {
+                continue;
+            }
+            let position = node.sql("postgres", received)?.parse::<u64>().unwrap_or(0);
+            if best.is_none_or(|(_, highest)| position > highest) {
+                best = Some((n, position));
+            }
+        }
+        best.map(|(n, _)| n)
+            .ok_or_else(|| ClusterError::NotRunning {
+                node: "a replica".to_owned(),
+            })
+    }
+
+    /// Points a running replica to the present primary, and waits until it streams from it.
+    ///
+    /// # Errors
+    /// [`ClusterError::Sql`] if a node refuses, [`ClusterError::Deadline`] if it does not get there, as when its replay is paused.
+    pub fn follow(&self, n: usize, within: Duration) -> Result<(), ClusterError> {
+        let (node, primary) = (self.node(n), self.primary());
+        let conninfo = conninfo(primary, node);
+        let set = format!("ALTER SYSTEM SET primary_conninfo = '{conninfo}'");
+        node.sql("postgres", &set)?;
+        node.sql("postgres", "SELECT pg_reload_conf()")?;
+        let streams = format!(
+            "SELECT count(*) > 0 FROM pg_stat_replication WHERE state = 'streaming' AND application_name = '{}'",
+            node.name()
+        );
+        let what = format!("streaming to {}", node.name());
+        primary.wait_true(&what, &streams, within)
+    }
+
     /// Rebuilds the n-th node as a replica of the present primary: ends it, replaces its data by
     /// `pg_basebackup`, starts it and waits until it streams.
     ///
@@ -415,14 +474,19 @@ fn make_replica_of(primary: &Node, node: &Node) -> Result<(), ClusterError> {
     let signal = node.data_dir().join("standby.signal");
     fs::write(&signal, "").map_err(ClusterError::io("write", &signal))?;
     node.shared.user.own(&signal)?;
-    let conninfo = format!(
-        "\nprimary_conninfo = 'host={} port={} user={SUPERUSER} password={} application_name={}'\n",
+    let conninfo = format!("\nprimary_conninfo = '{}'\n", conninfo(primary, node));
+    append(&node.data_dir().join("postgresql.auto.conf"), &conninfo)
+}
+
+/// How a replica connects to its primary.
+fn conninfo(primary: &Node, node: &Node) -> String {
+    format!(
+        "host={} port={} user={SUPERUSER} password={} application_name={}",
         primary.host(),
         primary.port(),
         node.shared.password,
         node.name()
-    );
-    append(&node.data_dir().join("postgresql.auto.conf"), &conninfo)
+    )
 }
 
 /// Starts a node, with another port where the first was taken in the meantime.

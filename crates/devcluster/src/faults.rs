@@ -169,7 +169,12 @@ impl Node {
     }
 
     /// Waits until a query of one boolean answers true.
-    fn wait_true(&self, what: &str, sql: &str, within: Duration) -> Result<(), ClusterError> {
+    pub(crate) fn wait_true(
+        &self,
+        what: &str,
+        sql: &str,
+        within: Duration,
+    ) -> Result<(), ClusterError> {
         let found = wait::until(within, || {
             Ok::<_, ClusterError>((self.sql("postgres", sql)? == "t").then_some(()))
         })?;

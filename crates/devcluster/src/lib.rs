@@ -38,6 +38,7 @@ mod folder;
 mod locate;
 mod node;
 mod process;
+mod relay;
 mod template;
 mod wait;
 
@@ -46,3 +47,4 @@ pub use error::ClusterError;
 pub use faults::StopMode;
 pub use locate::{Binaries, LocateError, Version};
 pub use node::Node;
+pub use relay::Relay;

@@ -65,6 +65,8 @@ named! {
         Rule = "rule",
         /// `splitting` is off for the database.
         SplittingOff = "splitting_off",
+        /// `splitting` is `observe` for the database.
+        Observed = "observed",
         /// No replica is configured or known.
         NoReplica = "no_replica",
         /// No replica is healthy.
@@ -83,6 +85,8 @@ named! {
         Rerouted = "rerouted",
         /// A fastpath function call.
         FunctionCall = "function_call",
+        /// It signals a server process that serves another client.
+        Signal = "signal",
         /// Answered by the proxy itself.
         Local = "local",
     }

@@ -21,6 +21,8 @@ impl Sqlstate {
     pub const READ_ONLY_SQL_TRANSACTION: Sqlstate = Sqlstate(*b"25006");
     /// `26000` invalid_sql_statement_name.
     pub const INVALID_SQL_STATEMENT_NAME: Sqlstate = Sqlstate(*b"26000");
+    /// `25P03` idle_in_transaction_session_timeout.
+    pub const IDLE_IN_TRANSACTION_TIMEOUT: Sqlstate = Sqlstate(*b"25P03");
     /// `28000` invalid_authorization_specification.
     pub const INVALID_AUTHORIZATION: Sqlstate = Sqlstate(*b"28000");
     /// `28P01` invalid_password.
@@ -59,12 +61,16 @@ impl Sqlstate {
     pub const CANT_CHANGE_RUNTIME_PARAM: Sqlstate = Sqlstate(*b"55P02");
     /// `55000` object_not_in_prerequisite_state.
     pub const OBJECT_NOT_IN_PREREQUISITE_STATE: Sqlstate = Sqlstate(*b"55000");
+    /// `55006` object_in_use.
+    pub const OBJECT_IN_USE: Sqlstate = Sqlstate(*b"55006");
     /// `57014` query_canceled.
     pub const QUERY_CANCELED: Sqlstate = Sqlstate(*b"57014");
     /// `57P01` admin_shutdown.
     pub const ADMIN_SHUTDOWN: Sqlstate = Sqlstate(*b"57P01");
     /// `57P03` cannot_connect_now.
     pub const CANNOT_CONNECT_NOW: Sqlstate = Sqlstate(*b"57P03");
+    /// `57P05` idle_session_timeout.
+    pub const IDLE_SESSION_TIMEOUT: Sqlstate = Sqlstate(*b"57P05");
     /// `58000` system_error.
     pub const SYSTEM_ERROR: Sqlstate = Sqlstate(*b"58000");
     /// `XX000` internal_error.

@@ -32,6 +32,10 @@ pub struct Outgoing {
     bytes: Vec<u8>,
     /// The bytes before this are written.
     written: usize,
+    /// All that were ever handed in.
+    total: u64,
+    /// What was given to it, where that is wanted.
+    recorded: Option<Vec<u8>>,
 }
 
 impl Outgoing {
@@ -40,7 +44,39 @@ impl Outgoing {
         Outgoing {
             bytes: Vec::new(),
             written: 0,
+            total: 0,
+            recorded: None,
         }
+    }
+
+    /// Returns how many bytes were handed in since it was made.
+    #[inline]
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    #[inline]
+    fn count(&mut self, len: usize) {
+        self.total = self
+            .total
+            .wrapping_add(u64::try_from(len).unwrap_or(u64::MAX));
+    }
+
+    /// Keeps a copy of whatever it is given from now on, until [`Outgoing::take_recorded`]; or does not any more, and forgets
+    /// what it has.
+    #[inline]
+    pub fn record(&mut self, is_recorded: bool) {
+        if is_recorded != self.recorded.is_some() {
+            self.recorded = is_recorded.then(Vec::new);
+        }
+    }
+
+    /// Returns what it was given since the last call, as far as that was to be recorded.
+    pub fn take_recorded(&mut self) -> Vec<u8> {
+        self.recorded
+            .as_mut()
+            .map(std::mem::take)
+            .unwrap_or_default()
     }
 
     /// Returns true where everything is written.
@@ -57,6 +93,10 @@ impl Outgoing {
 
     /// Adds bytes without trying to write them.
     pub fn push(&mut self, bytes: &[u8]) {
+        self.count(bytes.len());
+        if let Some(recorded) = &mut self.recorded {
+            recorded.extend_from_slice(bytes);
+        }
         self.bytes.extend_from_slice(bytes);
     }
 
@@ -123,6 +163,10 @@ impl Outgoing {
         if !self.is_empty() {
             slices.for_each(|slice| self.push(slice));
             return Ok(());
+        }
+        self.count(len);
+        if let Some(recorded) = &mut self.recorded {
+            (slices.clone()).for_each(|slice| recorded.extend_from_slice(slice));
         }
         let done = write_slices(stream, slices.clone(), len)?;
         if done == len {

@@ -311,6 +311,19 @@ impl Stream {
         }
     }
 
+    /// Returns the address on this side that the peer is connected to. One system call: for messages.
+    pub fn local(&self) -> Peer {
+        match self {
+            Stream::Tcp(tcp) => tcp.local_addr().map_or(Peer::Unknown, Peer::Tcp),
+            Stream::Unix(unix) => match unix.local_addr() {
+                Ok(address) => address
+                    .as_pathname()
+                    .map_or(Peer::UnixClient, |path| Peer::Unix(path.into())),
+                Err(_) => Peer::Unknown,
+            },
+        }
+    }
+
     /// Returns true for a Unix socket: the peer is on this machine.
     pub fn is_unix(&self) -> bool {
         matches!(self, Stream::Unix(_))

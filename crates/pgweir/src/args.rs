@@ -3,12 +3,11 @@
 //! Every flag has an environment variable of the same meaning; the command line wins.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand};
 use pgweir_config::ListenAddress;
-
-use crate::logging;
 
 /// The file that is read where none is named.
 pub(crate) const DEFAULT_CONFIG: &str = "pgweir.toml";
@@ -62,6 +61,14 @@ Examples:
   pgweir demo --load
   pgweir demo --replicas 3 --port 7000 --dir /var/tmp";
 
+const TOP_HELP: &str = "\
+It is a client of the console, and shows its tables: backends, pools, routes, statements, clients, events.
+Keys: 1-6 or Tab another view, left and right the column to sort by, r reverse, / filter, q quit.
+
+Examples:
+  pgweir top postgres://admin:secret@localhost:6432/pgweir
+  pgweir top --once | less";
+
 /// A SQL-aware PostgreSQL proxy: pools connections, sends writes to the primary and spreads reads over the replicas.
 #[derive(Debug, Parser)]
 #[command(name = "pgweir", version, about, after_help = EXAMPLES, arg_required_else_help = true)]
@@ -86,6 +93,9 @@ pub(crate) enum Command {
     /// Starts a real local cluster with sample data and the proxy in front of it
     #[command(after_help = DEMO_HELP)]
     Demo(Demo),
+    /// Shows a running proxy in the terminal, live
+    #[command(after_help = TOP_HELP)]
+    Top(Top),
 }
 
 /// `pgweir run`.
@@ -122,15 +132,14 @@ pub(crate) struct Run {
         value_parser = clap::value_parser!(u16).range(0..=1024)
     )]
     pub(crate) workers: Option<u16>,
-    /// How much is logged: error, warn, info, debug, trace, or target=level,...
+    /// How much is logged, in place of the file's: error, warn, info, debug, trace, or target=level,...
     #[arg(
         long,
         value_name = "LEVEL",
-        env = "PGWEIR_LOG",
-        default_value = "info",
-        value_parser = logging::filter
+        env = "PGWEIR_LOG_LEVEL",
+        value_parser = pgweir_config::log_level
     )]
-    pub(crate) log_level: String,
+    pub(crate) log_level: Option<Arc<str>>,
 }
 
 /// `pgweir check`.
@@ -213,11 +222,37 @@ pub(crate) struct Demo {
     #[arg(
         long,
         value_name = "LEVEL",
-        env = "PGWEIR_LOG",
+        env = "PGWEIR_LOG_LEVEL",
         default_value = "warn",
-        value_parser = logging::filter
+        value_parser = pgweir_config::log_level
     )]
-    pub(crate) log_level: String,
+    pub(crate) log_level: Arc<str>,
+}
+
+/// `pgweir top`.
+#[derive(Debug, Args)]
+pub(crate) struct Top {
+    /// The console: postgres://user:password@host:port/pgweir
+    ///
+    /// The user must be one of admin.users or admin.viewers.
+    #[arg(
+        value_name = "URL",
+        env = "PGWEIR_CONSOLE",
+        hide_env_values = true,
+        default_value = "postgres://localhost:6432/pgweir"
+    )]
+    pub(crate) url: String,
+    /// Seconds between two pictures
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        env = "PGWEIR_INTERVAL",
+        default_value_t = 1.0
+    )]
+    pub(crate) interval: f64,
+    /// Prints two pictures' worth as text and ends; so it does where the output is no terminal
+    #[arg(long, env = "PGWEIR_ONCE", value_parser = FalseyValueParser::new())]
+    pub(crate) once: bool,
 }
 
 /// Returns the named file, else the default one if it exists.
@@ -298,8 +333,8 @@ mod tests {
         assert_eq!(run.upstream, ["postgres://a@h1", "postgres://h2"]);
         assert_eq!(run.listen, Some(ListenAddress::Tcp("::1".to_owned(), 7000)));
         assert_eq!(
-            (run.workers, run.config, &*run.log_level),
-            (Some(3), None, "info")
+            (run.workers, run.config, run.log_level),
+            (Some(3), None, None)
         );
     }
 

@@ -48,6 +48,9 @@ pub(crate) enum Failure {
         /// How long.
         waited: std::time::Duration,
     },
+    /// The console of a running proxy does not answer as it should.
+    #[error("pgweir: {0}")]
+    Console(String),
     /// A call of the operating system failed.
     #[error("pgweir: {op}: {source}")]
     Io {
@@ -77,6 +80,7 @@ impl Failure {
             | Failure::Cluster(_)
             | Failure::NotSeen { .. }
             | Failure::NoCatalog { .. }
+            | Failure::Console(_)
             | Failure::Io { .. }
             | Failure::Panicked(_) => ExitCode::FAILURE,
         }

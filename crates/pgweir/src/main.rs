@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         Command::Check(arguments) => commands::check::run(&arguments),
         Command::Route(arguments) => commands::route::run(&arguments),
         Command::Demo(arguments) => commands::demo::run(&arguments),
+        Command::Top(arguments) => commands::top::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -30,12 +30,14 @@ impl<C: Connection> Permit<C> {
     /// Turns the place into a lease on the connection that was opened for it.
     pub fn fulfil(self, connection: C, now: Instant) -> Lease<C> {
         let generation = self.generation;
+        let member = self.inner.as_ref().map(|inner| inner.enrol(generation));
         Lease {
             stored: Stored {
                 connection,
                 opened_at: now,
                 idle_since: now,
                 generation,
+                member,
             },
             permit: self,
         }

@@ -14,6 +14,9 @@
 //! 4. The limit is not reached: the caller opens one.
 //! 5. The caller waits.
 //!
+//! Pools may stand under a common [`Cap`]; and a pool may have a [`Reserve`], out of which it opens connections beyond its
+//! limit for those who have waited long.
+//!
 //! ## Why nobody waits beside an idle connection
 //! A waiter first counts itself in `Shared::waiting` and then looks at the idle counts that the threads publish and at
 //! the number of open connections; a thread first publishes what became idle (or was closed) and then looks at
@@ -26,7 +29,7 @@
 //!
 //! ## Why the limit holds and no place is lost
 //! A connection's place is counted in `Shared::open` from before it is opened until after it is dropped. Only
-//! `Shared::try_permit` increments, and only below the limit; after that the place has exactly one owner at any time:
+//! `Cap::take_place` increments, and only below the limit; after that the place has exactly one owner at any time:
 //! a [`Permit`], a [`Lease`], an idle entry, or a grant in a waiter's slot. The first two give it up when dropped; a
 //! grant is taken out by the waiter, also by one that is dropped, which passes it on; and the slot knows under its own
 //! lock whether the waiter is gone, so a grant that comes too late stays with the giver, who tries the next waiter.
@@ -39,14 +42,16 @@
 //! the limit itself, by about as many as are served while one connection is in use. Nobody starves.
 #![forbid(unsafe_code)]
 
+mod cap;
 mod lease;
 mod local;
 mod queue;
 mod shared;
 
+pub use cap::Cap;
 pub use lease::{Lease, Permit};
 pub use local::{Checkout, Granted, LocalPool, LocalStats, Waiting};
-pub use shared::{Notifier, Settings, Shared, SharedStats};
+pub use shared::{Notifier, Reserve, Settings, Shared, SharedStats};
 
 /// What can be pooled.
 ///

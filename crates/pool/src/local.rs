@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use crate::cap::Place;
 use crate::lease::{Lease, Permit};
 use crate::queue::Slot;
 use crate::shared::{Grant, Shared, Stored};
@@ -159,7 +160,7 @@ impl<C: Connection> LocalPool<C> {
         if inner.closed.get() {
             return Err(CheckoutError::Draining);
         }
-        if shared.waiting() == 0 {
+        if shared.waiting() == 0 && !shared.cap().is_waited_for() {
             let may_open = inner.owned.get() < shared.share() || !shared.has_idle();
             if may_open && shared.try_permit() {
                 add(&inner.owned);
@@ -194,7 +195,27 @@ impl<C: Connection> LocalPool<C> {
             true => Fate::Stays,
             false => Fate::Done,
         });
+        while inner.shared.cap().is_exceeded() && inner.close_one() {}
         inner.hand_out();
+    }
+
+    /// Lets those who have waited long enough have a connection of the reserve. To be called now and then; how often is how
+    /// exactly the reserve's time is kept.
+    pub fn relieve(&self, now: Instant) {
+        self.inner.shared.relieve(now);
+    }
+
+    /// Returns a place in which to open a connection, where fewer than `min` are open over all threads and nobody waits.
+    pub fn try_fill(&self, min: usize) -> Option<Permit<C>> {
+        let inner = &self.inner;
+        let shared = &inner.shared;
+        let most = min.min(shared.limit());
+        let is_over = inner.closed.get() || shared.waiting() > 0 || shared.cap().is_waited_for();
+        if is_over || shared.take_place(most) != Place::Taken {
+            return None;
+        }
+        add(&inner.owned);
+        Some(Permit::new(Rc::clone(inner)))
     }
 
     /// Closes the idle connections that nobody should use any more (dead, retired, past their lifetime, above the
@@ -237,6 +258,21 @@ impl<C: Connection> LocalPool<C> {
         self.close_idle();
     }
 
+    /// Shows each idle connection of this thread to `look`, with when it was opened and since when it is idle: those that are
+    /// on this thread, which all are but for some that have just arrived.
+    pub fn each_idle(&self, mut look: impl FnMut(&C, Instant, Instant)) {
+        // Out of the cell, since `look` is foreign code, and together with what came meanwhile back into it.
+        let mut all = self.inner.idle.take();
+        for stored in &all {
+            if let Held::Here(connection) = &stored.connection {
+                look(connection, stored.opened_at, stored.idle_since);
+            }
+        }
+        let mut idle = self.inner.idle.borrow_mut();
+        all.append(&mut idle);
+        *idle = all;
+    }
+
     /// Returns the part that is shared with other threads.
     pub fn shared(&self) -> &Arc<Shared<C>> {
         &self.inner.shared
@@ -259,6 +295,10 @@ impl<C: Connection> Inner<C> {
     #[inline]
     pub(crate) fn generation(&self) -> u64 {
         self.shared.generation()
+    }
+
+    pub(crate) fn enrol(&self, generation: u64) -> Arc<()> {
+        self.shared.enrol(generation)
     }
 
     /// Takes the usable connection that was used last.
@@ -315,21 +355,37 @@ impl<C: Connection> Inner<C> {
             self.free_place();
             return shared.end_closing(1);
         }
+        if shared.cap().is_exceeded() {
+            drop(stored);
+            return self.free_place();
+        }
         let Stored {
             connection,
             opened_at,
             idle_since,
             generation,
+            member,
         } = stored;
         self.push(Stored {
             connection: Held::Here(connection),
             opened_at,
             idle_since,
             generation,
+            member,
         });
-        if shared.waiting() > 0 {
+        if shared.waiting() > 0 || shared.cap().is_waited_for() {
             self.hand_out();
         }
+    }
+
+    /// Closes an idle connection of this thread, if it has one.
+    fn close_one(&self) -> bool {
+        let Some(held) = self.pop_held() else {
+            return false;
+        };
+        drop(held);
+        self.free_place();
+        true
     }
 
     /// Gives up a place of this thread, whose connection is dropped already.
@@ -344,7 +400,17 @@ impl<C: Connection> Inner<C> {
     /// for something that is elsewhere.
     #[cold]
     fn hand_out(&self) {
-        while self.shared.waiting() > 0 {
+        loop {
+            if self.shared.cap().is_owed_by(&self.shared) {
+                // Somebody in another pool comes first, and gets the place.
+                if self.close_one() {
+                    continue;
+                }
+                break;
+            }
+            if self.shared.waiting() == 0 {
+                break;
+            }
             let Some(held) = self.pop_held() else { break };
             self.hand(held);
         }
@@ -382,6 +448,7 @@ impl<C: Connection> Inner<C> {
         subtract(&self.owned, 1);
         if slot.grant(Grant::Place).is_err() && !self.shared.grant_place() {
             self.shared.release();
+            self.shared.settle();
         }
     }
 
@@ -463,7 +530,7 @@ impl<C: Connection> Inner<C> {
         self.shared.publish_more_idle(self.thread, count);
         (0..closed).for_each(|_| self.free_place());
         self.shared.end_closing(surplus);
-        if self.shared.waiting() > 0 {
+        if self.shared.waiting() > 0 || self.shared.cap().is_waited_for() {
             self.hand_out();
         }
         closed
@@ -496,12 +563,14 @@ impl<T> Stored<T> {
             opened_at,
             idle_since,
             generation,
+            member,
         } = self;
         Stored {
             connection: Held::Transit(connection),
             opened_at,
             idle_since,
             generation,
+            member,
         }
     }
 }

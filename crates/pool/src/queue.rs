@@ -19,6 +19,8 @@ pub(crate) struct Queue<G> {
     threads: Box<[VecDeque<Entry<G>>]>,
     next_ticket: u64,
     len: usize,
+    /// Who came by then has waited long enough for more than the pool's limit allows.
+    relieved_until: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -34,6 +36,7 @@ impl<G> Queue<G> {
             threads: (0..threads).map(|_| VecDeque::new()).collect(),
             next_ticket: 0,
             len: 0,
+            relieved_until: None,
         }
     }
 
@@ -93,6 +96,17 @@ impl<G> Queue<G> {
         heads
             .min_by_key(|entry| entry.ticket)
             .map(|entry| entry.since)
+    }
+
+    /// Notes that who came by `until` has waited long enough for more than the pool's limit allows.
+    pub(crate) fn relieve(&mut self, until: Option<Instant>) {
+        self.relieved_until = until;
+    }
+
+    /// Returns whether the one that waits longest has waited long enough for that.
+    pub(crate) fn is_relieved(&self) -> bool {
+        let until = self.relieved_until;
+        until.is_some_and(|until| self.oldest().is_some_and(|since| since <= until))
     }
 }
 

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use pgweir_admin::Phase;
 use pgweir_config::{ListenAddress, Server};
 use pgweir_net::Listener;
 use tokio::runtime::Runtime;
 
-use crate::proxy::{Phase, Shared, StartError};
+use crate::proxy::{Shared, StartError};
 use crate::worker::Mail;
 
 /// The listening sockets and the runtime that they are registered with.

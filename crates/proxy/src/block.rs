@@ -14,11 +14,10 @@
 
 use std::task::Context;
 
-use pgweir_config::{PoolMode, TransactionReads};
-use pgweir_model::Reason;
-use pgweir_route::Facts as RouteFacts;
+use pgweir_config::{PoolMode, Splitting, TransactionReads};
+use pgweir_model::{Reason, Role};
+use pgweir_route::{Facts as RouteFacts, Loads};
 use pgweir_session::client::{Facts, Marks, Portion};
-use pgweir_session::parameters::Value;
 use pgweir_sql::{Isolation, StatementKind, TransactionControl, TransactionModes};
 use pgweir_wire::backend::{
     BindComplete, CommandComplete, NoData, ParameterDescription, ParseComplete, ReadyForQuery,
@@ -53,6 +52,11 @@ pub(crate) struct Block {
 }
 
 impl Block {
+    /// Returns one that is held back.
+    pub(crate) fn held(modes: TransactionModes) -> Self {
+        Block::new(modes, BlockStage::Held)
+    }
+
     fn new(modes: TransactionModes, stage: BlockStage) -> Self {
         Block {
             modes,
@@ -77,40 +81,12 @@ pub(crate) enum BlockStage {
     OnReplica,
 }
 
-/// What modes mean once the session's defaults are counted in.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Meaning {
-    read_only: bool,
-    isolation: Isolation,
-}
-
-impl Meaning {
-    /// Returns whether a replica may run the transaction, as long as it only reads.
-    fn allows_replica(self) -> bool {
-        if self.read_only {
-            !self.is_serializable()
-        } else {
-            self.may_move()
-        }
-    }
-
-    /// Returns whether it is one that no replica runs.
-    pub(crate) fn is_serializable(self) -> bool {
-        self.isolation == Isolation::Serializable
-    }
-
-    /// Returns whether it cannot write.
-    pub(crate) fn is_read_only(self) -> bool {
-        self.read_only
-    }
-
-    /// Returns whether it may move from a replica to the primary: every statement has its own snapshot.
-    fn may_move(self) -> bool {
-        matches!(
-            self.isolation,
-            Isolation::ReadCommitted | Isolation::ReadUncommitted
-        )
-    }
+/// A batch that holds one statement, of transaction control.
+struct Alone {
+    control: TransactionControl,
+    text: Vec<u8>,
+    /// It runs the statement; else it only prepares or describes it.
+    runs: bool,
 }
 
 /// What becomes of the batch at hand, as far as a block is concerned.
@@ -140,57 +116,6 @@ impl Client {
         self.client_status()
     }
 
-    /// Returns what a transaction without modes of its own is: looked up for every batch, so kept until a setting changes.
-    pub(crate) fn default_meaning(&self) -> Meaning {
-        let id = self.session.state.wanted().id;
-        if let Some((of, meaning)) = self.default_meaning.get()
-            && of == id
-        {
-            return meaning;
-        }
-        let meaning = self.meaning(TransactionModes::default());
-        self.default_meaning.set(Some((id, meaning)));
-        meaning
-    }
-
-    /// Returns what modes come to in this session.
-    pub(crate) fn meaning(&self, modes: TransactionModes) -> Meaning {
-        let default = || match self.default_of("default_transaction_isolation").as_deref() {
-            Some("read committed") => Isolation::ReadCommitted,
-            Some("read uncommitted") => Isolation::ReadUncommitted,
-            Some("repeatable read") => Isolation::RepeatableRead,
-            // What is not known may be the strictest.
-            _ => Isolation::Serializable,
-        };
-        let read_only = modes.read_only.unwrap_or_else(|| {
-            let value = self.default_of("default_transaction_read_only");
-            matches!(value.as_deref(), Some("on" | "true" | "yes" | "1"))
-        });
-        Meaning {
-            read_only,
-            isolation: modes.isolation.unwrap_or_else(default),
-        }
-    }
-
-    /// Returns what the session has set a parameter to, or what its login found; `None` where that is not known.
-    fn default_of(&self, name: &str) -> Option<String> {
-        match self.session.state.wanted().get(name) {
-            Some(Value::Text(text)) => Some(text.trim().to_ascii_lowercase()),
-            Some(Value::Statement { words, .. }) => match words.as_deref() {
-                Some([word]) => Some(word.to_ascii_lowercase()),
-                _ => None,
-            },
-            None => {
-                let defaults = &self.identity.defaults;
-                let value = match name {
-                    "default_transaction_isolation" => &defaults.isolation,
-                    _ => &defaults.read_only,
-                };
-                Some(value.to_string())
-            }
-        }
-    }
-
     /// Acts on a batch for which the session has no server connection, where its block decides.
     pub(crate) fn act_on_block(
         &mut self,
@@ -199,18 +124,19 @@ impl Client {
         portion: Portion,
         len: usize,
     ) -> Taken {
-        let facts = self.session.facts();
-        let control = match &facts.deciding {
-            Some(plan) if portion == Portion::Batch && facts.marks.has(Marks::STATE) => {
-                plan.classified.effects.transaction
-            }
-            _ => TransactionControl::None,
-        };
+        let control = self.control_at_hand(portion);
         let batch = rest.get(..len).unwrap_or(rest);
         let alone = match control {
             TransactionControl::None => None,
             _ => self.alone_in(batch),
         };
+        if alone.as_ref().is_some_and(|alone| !alone.runs) {
+            return match self.prepares_here(control) {
+                true => self.answer_control(cx, batch, ""),
+                false => Taken::No,
+            };
+        }
+        let alone = alone.map(|alone| (alone.control, alone.text));
         match (self.block.map(|block| block.stage), alone) {
             (None, Some((TransactionControl::Begin(modes), text))) if self.holds_back(modes) => {
                 let tag = self.hold_block(modes, &text);
@@ -263,6 +189,29 @@ impl Client {
                 Taken::Yes(Act::Fail(Fault::transaction_is_aborted()))
             }
             _ => Taken::No,
+        }
+    }
+
+    /// Returns what the batch at hand does to the transaction, if it is whole.
+    fn control_at_hand(&self, portion: Portion) -> TransactionControl {
+        let facts = self.session.facts();
+        match &facts.deciding {
+            Some(plan) if portion == Portion::Batch && facts.marks.has(Marks::STATE) => {
+                plan.classified.effects.transaction
+            }
+            _ => TransactionControl::None,
+        }
+    }
+
+    /// Returns whether a statement of transaction control that is prepared now and run later needs no server for that: it is
+    /// one that would be answered here. While there is no primary a client could not even end its transaction otherwise.
+    fn prepares_here(&self, control: TransactionControl) -> bool {
+        match control {
+            TransactionControl::Begin(modes) => self.block.is_none() && self.holds_back(modes),
+            TransactionControl::End { chain: false, .. } | TransactionControl::Set(_) => {
+                self.block.is_some()
+            }
+            _ => false,
         }
     }
 
@@ -328,13 +277,19 @@ impl Client {
         }
     }
 
+    /// Returns where the reads of its transactions run.
+    pub(crate) fn transaction_reads(&self) -> TransactionReads {
+        let chosen = self.choices.transaction_reads;
+        chosen.unwrap_or(self.identity.transaction_reads)
+    }
+
     /// Returns whether a BEGIN is held back until the statement after it is known.
     fn holds_back(&self, modes: TransactionModes) -> bool {
-        self.identity.splitting
+        self.identity.splitting == Splitting::On
             && self.identity.reads_text
             && self.identity.pool_mode == PoolMode::Transaction
-            && (self.choices.transaction_reads == TransactionReads::UntilWrite
-                || self.meaning(modes).read_only)
+            && (self.transaction_reads() == TransactionReads::UntilWrite
+                || self.meaning(modes).is_read_only())
     }
 
     /// Returns whether the batch at hand, but for statements of the proxy's own, only opens a block that is held back: some
@@ -351,7 +306,7 @@ impl Client {
     /// Opens a block of which no server knows yet; returns the command tag.
     pub(crate) fn hold_block(&mut self, modes: TransactionModes, text: &[u8]) -> &'static str {
         self.session.state.begin(text);
-        self.block = Some(Block::new(modes, BlockStage::Held));
+        self.block = Some(Block::held(modes));
         let statements = pgweir_sql::state_statements(text);
         match statements.first().and_then(|first| first.text.first()) {
             Some(b's' | b'S') => "START TRANSACTION",
@@ -359,8 +314,8 @@ impl Client {
         }
     }
 
-    /// Returns the statement that controls the transaction, if the batch runs it, once, and nothing else.
-    fn alone_in(&self, batch: &[u8]) -> Option<(TransactionControl, Vec<u8>)> {
+    /// Returns the statement that controls the transaction, if the batch prepares it, or runs it once, and holds nothing else.
+    fn alone_in(&self, batch: &[u8]) -> Option<Alone> {
         let tables = &mut *self.counted.worker.tables.borrow_mut();
         let mut found: Option<(TransactionControl, Vec<u8>)> = None;
         let mut prepared = None;
@@ -398,7 +353,12 @@ impl Client {
             }
             found = Some((plan.classified.effects.transaction, text));
         }
-        found.filter(|_| runs == 1)
+        let (control, text) = found.filter(|_| runs <= 1)?;
+        Some(Alone {
+            control,
+            text,
+            runs: runs == 1,
+        })
     }
 
     /// Answers a batch that runs one statement of transaction control.
@@ -439,6 +399,7 @@ impl Client {
                 _ => {}
             }
         }
+        self.account_for_own_answer();
         self.session.drop_batch();
         Taken::Yes(match self.out.send_slice(&mut self.stream, cx, &reply) {
             Ok(()) => Act::Done,
@@ -446,14 +407,15 @@ impl Client {
         })
     }
 
-    /// Returns what the router is to decide about the first statement of a transaction: `None` where it is no such thing or
-    /// where the transaction begins on the primary.
+    /// Returns what the router is to decide about the first statement of a transaction, in this block if there is one: `None`
+    /// where it is no such thing or where the transaction begins on the primary.
     pub(crate) fn first_of_block<'a>(
         &self,
+        block: Option<Block>,
         facts: &'a Facts,
         portion: Portion,
     ) -> FirstOfBlock<'a> {
-        let modes = match (self.block, facts.begin) {
+        let modes = match (block, facts.begin) {
             (Some(block), None) => block.modes,
             (None, Some(modes)) => modes,
             (None, None) => return FirstOfBlock::NoBlock,
@@ -465,30 +427,28 @@ impl Client {
             return FirstOfBlock::OnPrimary;
         }
         let may_split =
-            meaning.read_only || self.choices.transaction_reads == TransactionReads::UntilWrite;
+            meaning.is_read_only() || self.transaction_reads() == TransactionReads::UntilWrite;
         let is_open = facts.marks.has(Marks::LEAVES_OPEN) || portion != Portion::Batch;
         // A BEGIN in the batch itself goes out as it is, READ WRITE and all, and so does a SET TRANSACTION.
         let says_read_write = match facts.begin {
             Some(begin) => begin.read_only == Some(false),
-            None => self.block.is_some_and(|block| block.has_set_read_write),
+            None => block.is_some_and(|block| block.has_set_read_write),
         };
-        let is_failed = self
-            .block
-            .is_some_and(|block| block.stage == BlockStage::Failed);
+        let is_failed = block.is_some_and(|block| block.stage == BlockStage::Failed);
         if !may_split
             || is_failed
-            || self.block.is_some_and(|block| block.has_read)
+            || block.is_some_and(|block| block.has_read)
             || !meaning.allows_replica()
             || facts.pin.is_some()
             || facts.marks.has(Marks::UNREAD)
-            || (facts.marks.has(Marks::NEEDS_PRIMARY) && !meaning.read_only)
-            || (meaning.read_only && self.goes_beyond() && facts.begin.is_none())
-            || (is_open && !meaning.read_only)
+            || (facts.marks.has(Marks::NEEDS_PRIMARY) && !meaning.is_read_only())
+            || (meaning.is_read_only() && self.goes_beyond() && facts.begin.is_none())
+            || (is_open && !meaning.is_read_only())
             || says_read_write
         {
             return FirstOfBlock::OnPrimary;
         }
-        let reason = if meaning.read_only {
+        let reason = if meaning.is_read_only() {
             Reason::ReadOnlyTransaction
         } else {
             Reason::Read
@@ -496,13 +456,38 @@ impl Client {
         FirstOfBlock::MayRead(match &facts.deciding {
             Some(plan) => RouteFacts {
                 reason: match facts.verdict.map(|verdict| verdict.reason) {
-                    Some(Reason::ReadByTokens) if !meaning.read_only => Reason::ReadByTokens,
+                    Some(Reason::ReadByTokens) if !meaning.is_read_only() => Reason::ReadByTokens,
                     _ => reason,
                 },
                 ..crate::acquire::route_facts_of(plan)
-            },
+            }
+            // The hint may stand in another statement of the batch.
+            .hinted(
+                facts
+                    .hinted
+                    .as_ref()
+                    .and_then(|plan| plan.classified.hint.as_ref()),
+            ),
             None => RouteFacts::new(reason),
         })
+    }
+
+    /// Returns whether a transaction that begins with these facts must see all that is committed meanwhile: it takes a
+    /// snapshot for each statement, and is asked to be strong.
+    pub(crate) fn block_must_be_current(&self, facts: &RouteFacts<'_>) -> bool {
+        let modes = self.block.map(|block| block.modes);
+        let modes = modes.or(self.session.facts().begin).unwrap_or_default();
+        self.meaning(modes).may_move() && self.asks_strong(facts)
+    }
+
+    /// Returns whether the replica in use is not known to have replayed what the session was told of since it came there.
+    fn is_below_min_lsn(&self) -> bool {
+        let (Some(least), Some(held)) = (self.choices.min_lsn, &self.held) else {
+            return false;
+        };
+        let topology = self.topology();
+        let node = topology.nodes.get(usize::from(held.node.node));
+        node.is_none_or(|node| node.position < least)
     }
 
     /// Notes where the first batch of a transaction goes.
@@ -563,9 +548,12 @@ impl Client {
             return false;
         }
         let facts = self.session.facts();
+        if self.asks_strong(&crate::acquire::route_facts(facts)) || self.is_below_min_lsn() {
+            return true;
+        }
         let read_only = self
             .block
-            .is_some_and(|block| self.meaning(block.modes).read_only);
+            .is_some_and(|block| self.meaning(block.modes).is_read_only());
         if read_only {
             // It stays, except for what a replica would keep to itself.
             return facts.pin.is_some() || self.goes_beyond();
@@ -596,15 +584,17 @@ impl Client {
 
     /// Gives up the replica on which the transaction read so far; it is opened anew where it goes on.
     pub(crate) fn leave_replica(&mut self) {
+        self.leave_traced_server();
         let Some(mut held) = self.held.take() else {
             return;
         };
+        self.note_use(held.node, held.role);
         // Behind its end another transaction begins, which has read nothing.
         match self.ends_first() {
             true => self.take_block_along(held.status()),
             false => self.lose_block_replica(held.status()),
         }
-        self.count_load(held.node, false);
+        self.count_load(held.node, Loads::finished);
         self.session.leave(&mut held.lease.state.session);
         self.reset_aside(held);
     }
@@ -612,7 +602,7 @@ impl Client {
     /// Notes what the batch at hand does to the block that it is in.
     pub(crate) fn note_effects_on_block(&mut self) {
         let Some(block) = self.block else { return };
-        let is_read_only = self.meaning(block.modes).read_only;
+        let is_read_only = self.meaning(block.modes).is_read_only();
         let facts = self.session.facts();
         let marks = facts.marks;
         // What a function sets or locks is in no journal, and what becomes of the modes is not known here.
@@ -646,7 +636,11 @@ impl Client {
     /// elsewhere.
     pub(crate) fn leave_block(&mut self, runs_anew: bool) {
         if runs_anew {
+            let has_shown = self.has_shown(Role::Replica);
             self.set_stage(BlockStage::Held);
+            if let Some(block) = &mut self.block {
+                block.has_read |= has_shown;
+            }
         } else {
             self.block = None;
         }
@@ -661,15 +655,4 @@ pub(crate) enum FirstOfBlock<'a> {
     OnPrimary,
     /// A replica, if one is eligible for these facts.
     MayRead(RouteFacts<'a>),
-}
-
-/// Defaults of a session that decide about its transactions, as its login found them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Defaults {
-    /// `default_transaction_isolation`.
-    pub(crate) isolation: Box<str>,
-    /// `default_transaction_read_only`.
-    pub(crate) read_only: Box<str>,
-    /// `search_path`.
-    pub(crate) search_path: Box<str>,
 }

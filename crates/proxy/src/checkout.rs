@@ -1,35 +1,28 @@
-//! Getting a server connection when none is idle: waiting in line, opening one, waiting for a primary.
+//! Getting a server connection when none is idle: waiting in line, opening one.
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use pgweir_admin::Phase;
 use pgweir_auth::Credentials;
 use pgweir_backend::{ConnectError, Login, ServerConnection};
-use pgweir_model::{Health, NodeId, Reason, Role};
+use pgweir_config::User;
+use pgweir_model::{Health, NodeId, PoolKey, Role};
 use pgweir_pool::{Checkout, CheckoutError, Granted, Lease, Permit};
+use pgweir_route::Loads;
 use pgweir_session::SharedParameters;
 
-use crate::block::Defaults;
 use crate::client_task::{Client, Identity, Input, Place};
 use crate::fault::Fault;
-use crate::local::position;
+use crate::meaning::Defaults;
 use crate::tables::{LoginFacts, LoginKey, Reported};
+use crate::wait::Interrupted;
 use crate::worker::Worker;
 
-/// How long a batch waits for a primary to be found. Chosen: longer than a monitor needs to see the cluster after the
-/// proxy's start or a switch of roles, shorter than people and load balancers take for an outage.
-const PRIMARY_WAIT: Duration = Duration::from_secs(5);
-
-/// How long `SHOW pgweir.lsn` waits for a position behind the session's last write. Chosen: many times the usual interval of
-/// the monitor, and short enough for somebody who waits for an answer.
-const SAMPLE_WAIT: Duration = Duration::from_secs(2);
-
-/// How much a client may send while it waits.
-const WAITING_INPUT_LIMIT: usize = 1024 * 1024;
+/// How long a login waits for a primary to be found before it asks a replica. Chosen: longer than a monitor needs to see the
+/// cluster after the proxy's start or a switch of roles, shorter than people and load balancers take for an outage.
+const LOGIN_PRIMARY_WAIT: Duration = Duration::from_secs(5);
 
 /// Asks for the parameters that a login wants to know and the server does not report, in the order of [`Defaults`].
 const ASK_DEFAULTS: &str = "SELECT pg_catalog.current_setting('default_transaction_isolation'),\
@@ -37,24 +30,32 @@ const ASK_DEFAULTS: &str = "SELECT pg_catalog.current_setting('default_transacti
     pg_catalog.current_setting('search_path')";
 
 /// Why a session ends instead of getting its connection: `None` when the client left.
-type End = Option<Box<Fault>>;
-
-/// Why a wait ended early.
-enum Interrupted {
-    Gone,
-    Canceled,
-}
+pub(crate) type End = Option<Box<Fault>>;
 
 impl Client {
     /// Gets the connection that the parked batch needs. When that fails the batch fails, and the session goes on.
     pub(crate) async fn checkout(&mut self, place: Place) -> Result<(), End> {
-        match self.obtain(place).await {
+        // Or all that come while one connects would be among the few that try a server again.
+        self.count_load(place.node, Loads::waits);
+        let obtained = self.obtain(place).await;
+        self.count_load(place.node, Loads::waited);
+        match obtained {
             Ok(lease) => {
                 self.hold(place, lease);
                 self.input = Input::Pending;
                 Ok(())
             }
             Err(Failure::Gone) => Err(None),
+            Err(Failure::Ended) => Err(Some(Box::new(Fault::terminated()))),
+            Err(Failure::Moved) => {
+                self.input = Input::Pending;
+                Ok(())
+            }
+            Err(Failure::Canceled) => self.fail_batch(Fault::canceled_while_waiting()),
+            Err(Failure::Fault(_)) if self.stays_after_all() => {
+                self.input = Input::Pending;
+                Ok(())
+            }
             Err(Failure::Fault(fault)) => self.fail_batch(fault),
             Err(Failure::Unreachable(error)) => self.on_unreachable(place, &error).await,
         }
@@ -69,88 +70,26 @@ impl Client {
             .clusters
             .get(usize::from(place.node.cluster))
         {
-            cluster.report_failure(place.node);
+            match is_the_servers(error) {
+                true => cluster.report_failure(place.node),
+                false => cluster.look_at(place.node),
+            }
         }
         tracing::warn!(node = %place.node, %error, "cannot connect to a server");
+        if self.stays_after_all() {
+            self.input = Input::Pending;
+            return Ok(());
+        }
         if place.role == Role::Primary {
-            return self.fail_batch(fault);
+            return match may_come_back(error) {
+                true => self.await_reachable(fault).await,
+                false => self.fail_batch(fault),
+            };
         }
         if self.on_replica_unreachable(place.node, place.reason) {
             return Ok(());
         }
-        let topology = self.topology();
-        let Some(primary) = topology.primary() else {
-            return self.fail_batch(fault);
-        };
-        let place = Place {
-            node: primary.id,
-            role: Role::Primary,
-            reason: Reason::ReplicaDown,
-        };
-        match self.obtain(place).await {
-            Ok(lease) => {
-                self.hold(place, lease);
-                self.input = Input::Pending;
-                Ok(())
-            }
-            Err(Failure::Gone) => Err(None),
-            Err(Failure::Fault(fault)) => self.fail_batch(fault),
-            Err(Failure::Unreachable(error)) => self.fail_batch(Fault::from_connect(&error)),
-        }
-    }
-
-    /// Waits until the cluster has a primary, then lets the parked batch be routed again.
-    pub(crate) async fn await_primary(&mut self) -> Result<(), End> {
-        let Some(cluster) = self
-            .worker()
-            .shared
-            .clusters
-            .get(usize::from(self.identity.cluster))
-            .cloned()
-        else {
-            return self.fail_batch(Fault::no_primary());
-        };
-        let deadline = Instant::now() + PRIMARY_WAIT;
-        match self
-            .unless_interrupted(cluster.wait_for_primary(deadline))
-            .await
-        {
-            Ok(Ok(_)) => {
-                self.input = Input::Pending;
-                Ok(())
-            }
-            Ok(Err(_)) => self.fail_batch(Fault::no_primary()),
-            Err(Interrupted::Gone) => Err(None),
-            Err(Interrupted::Canceled) => self.fail_batch(Fault::canceled_while_waiting()),
-        }
-    }
-
-    /// Waits until the monitor has asked the primary for its position since the session last wrote; then the parked batch is
-    /// looked at again.
-    pub(crate) async fn await_sample(&mut self) -> Result<(), End> {
-        let cluster = self
-            .worker()
-            .shared
-            .clusters
-            .get(usize::from(self.identity.cluster))
-            .cloned();
-        let Some(cluster) = cluster else {
-            return self.fail_batch(Fault::no_position());
-        };
-        cluster.poke();
-        let wrote_at = self.wrote_at;
-        let known = cluster.wait_until(Instant::now() + SAMPLE_WAIT, |topology| {
-            position(topology, wrote_at).is_some()
-        });
-        match self.unless_interrupted(known).await {
-            Ok(Some(_)) => {
-                self.input = Input::Pending;
-                Ok(())
-            }
-            Ok(None) => self.fail_batch(Fault::no_position()),
-            Err(Interrupted::Gone) => Err(None),
-            Err(Interrupted::Canceled) => self.fail_batch(Fault::canceled_while_waiting()),
-        }
+        self.fail_batch(fault)
     }
 
     async fn obtain(&mut self, place: Place) -> Result<Lease<ServerConnection>, Failure> {
@@ -161,13 +100,13 @@ impl Client {
             Ok(Checkout::Open(permit)) => Granted::Open(permit),
             Ok(Checkout::Wait(waiting)) => {
                 let waiting = async { tokio::time::timeout(limit, waiting).await };
-                match self.unless_interrupted(waiting).await {
+                match self.unless_moved(place, waiting).await {
                     Ok(Ok(granted)) => granted,
                     Ok(Err(_)) => return Err(Failure::Fault(Fault::query_wait_timeout(limit))),
                     Err(Interrupted::Gone) => return Err(Failure::Gone),
-                    Err(Interrupted::Canceled) => {
-                        return Err(Failure::Fault(Fault::canceled_while_waiting()));
-                    }
+                    Err(Interrupted::Ended) => return Err(Failure::Ended),
+                    Err(Interrupted::Moved) => return Err(Failure::Moved),
+                    Err(Interrupted::Canceled) => return Err(Failure::Canceled),
                 }
             }
             Err(CheckoutError::QueueFull { limit }) => {
@@ -177,54 +116,47 @@ impl Client {
         };
         match granted {
             Granted::Lease(lease) => Ok(lease),
-            Granted::Open(permit) => open(self.worker(), &self.identity, place.node, permit)
-                .await
-                .map_err(Failure::Unreachable),
-        }
-    }
-
-    /// Runs `work` while listening to the client, who may leave or cancel meanwhile.
-    async fn unless_interrupted<T>(
-        &mut self,
-        work: impl Future<Output = T>,
-    ) -> Result<T, Interrupted> {
-        let mut work = pin!(work);
-        poll_fn(|cx| {
-            self.slot.register(cx);
-            if self.slot.take_requests().is_some() {
-                return Poll::Ready(Err(Interrupted::Canceled));
-            }
-            if self.poll_client_gone(cx).is_ready() {
-                return Poll::Ready(Err(Interrupted::Gone));
-            }
-            work.as_mut().poll(cx).map(Ok)
-        })
-        .await
-    }
-
-    /// Keeps what the client sends, up to a limit; ready when it is gone.
-    fn poll_client_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let worker = Rc::clone(self.worker());
-        let mut buffer = worker.buffer.borrow_mut();
-        while self.inbuf.len() < WAITING_INPUT_LIMIT {
-            match self.stream.poll_read(cx, &mut buffer) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
-                Poll::Ready(Ok(count)) => self
-                    .inbuf
-                    .extend_from_slice(buffer.get(..count).unwrap_or_default()),
+            Granted::Open(permit) => {
+                let opened = open(self.worker(), &self.identity, place.node, permit);
+                match self.unless_ended(opened).await {
+                    Ok(opened) => opened.map_err(Failure::Unreachable),
+                    Err(_) => Err(Failure::Ended),
+                }
             }
         }
-        Poll::Pending
     }
 }
 
 enum Failure {
     /// The client left.
     Gone,
+    /// The node is not any more what the batch was sent there for, or the database is held back.
+    Moved,
+    /// The session is to end.
+    Ended,
+    /// The client has cancelled the batch.
+    Canceled,
+    /// There is no room, or none in time.
     Fault(Fault),
     /// The server cannot be reached, or refuses.
     Unreachable(ConnectError),
+}
+
+/// Returns whether a server that could not be connected to may take the connection a moment later, or another one in its
+/// place: it is away, starts, or shuts down. A refused login says the same next time.
+fn may_come_back(error: &ConnectError) -> bool {
+    match error {
+        ConnectError::Net(_) | ConnectError::Timeout | ConnectError::Unexpected { .. } => true,
+        // Class 57: operator intervention.
+        ConnectError::Refused { sqlstate, .. } => sqlstate.starts_with(b"57"),
+        ConnectError::Auth(_) | ConnectError::Decode(_) | ConnectError::Encode(_) => false,
+    }
+}
+
+/// Returns whether the server is at fault: it is away, or full. A login that it refuses says nothing about others'.
+fn is_the_servers(error: &ConnectError) -> bool {
+    let is_full = matches!(error, ConnectError::Refused { sqlstate, .. } if sqlstate == b"53300");
+    may_come_back(error) || is_full
 }
 
 /// Opens a server connection in a place of the pool.
@@ -234,46 +166,60 @@ pub(crate) async fn open(
     node: NodeId,
     permit: Permit<ServerConnection>,
 ) -> Result<Lease<ServerConnection>, ConnectError> {
-    let login = login(worker, identity, node, Vec::new())?;
-    let (connection, keys) = pgweir_backend::connect(&login).await?;
+    let config = worker.shared.config.load_full();
+    let user = config.user(&identity.user);
+    login_of(worker, &identity.pool_key(node), user, permit).await
+}
+
+/// Opens a server connection of a pool, as the role that a user of the configuration logs in as there.
+pub(crate) async fn login_of(
+    worker: &Rc<Worker>,
+    key: &PoolKey,
+    user: Option<&User>,
+    permit: Permit<ServerConnection>,
+) -> Result<Lease<ServerConnection>, ConnectError> {
+    let login = login(worker, key, user, Vec::new())?;
+    let (connection, keys) = match pgweir_backend::connect(&login).await {
+        Ok(connected) => {
+            worker.books.note_connect(key.node);
+            connected
+        }
+        Err(error) => {
+            worker.books.note_connect_failure(key.node, &error);
+            return Err(error);
+        }
+    };
     if let Some(keys) = keys {
-        worker
-            .shared
-            .tables
-            .scram_keys
-            .insert((node, Arc::clone(&identity.server_user)), keys);
+        let role = (key.node, Arc::clone(&key.user));
+        worker.shared.tables.scram_keys.insert(role, keys);
     }
     Ok(permit.fulfil(connection, Instant::now()))
 }
 
-/// Returns who logs in to a node for a session.
+/// Returns who logs in to the node of a pool.
 pub(crate) fn login(
     worker: &Rc<Worker>,
-    identity: &Identity,
-    node: NodeId,
+    key: &PoolKey,
+    user: Option<&User>,
     parameters: Vec<(Box<str>, Box<str>)>,
 ) -> Result<Login, ConnectError> {
     let config = worker.shared.config.load();
-    let Some(address) = worker.address(node) else {
+    let Some(address) = worker.address(key.node) else {
         return Err(ConnectError::Timeout);
     };
-    let user = config.user(&identity.user);
     let stored = user
         .and_then(|user| user.login_password())
         .map(|secret| secret.expose());
     let credentials = stored
         .map(|text| Credentials::from_stored(&pgweir_auth::StoredPassword::parse(text)))
         .unwrap_or_default();
-    let keys = worker
-        .shared
-        .tables
-        .scram_keys
-        .get(&(node, Arc::clone(&identity.server_user)));
+    let role = (key.node, Arc::clone(&key.user));
+    let keys = worker.shared.tables.scram_keys.get(&role);
     Ok(Login {
         address,
-        node,
-        database: Arc::clone(&identity.server_database),
-        user: Arc::clone(&identity.server_user),
+        node: key.node,
+        database: Arc::clone(&key.database),
+        user: Arc::clone(&key.user),
         credentials: credentials.with_keys(keys),
         entropy: rand::random(),
         limit: config.server.connect_timeout,
@@ -349,13 +295,14 @@ impl Identity {
             return Err(Fault::no_primary());
         };
         let topology = match cluster
-            .wait_for_primary(Instant::now() + PRIMARY_WAIT)
+            .wait_for_primary(Instant::now() + LOGIN_PRIMARY_WAIT)
             .await
         {
             Ok(topology) => topology,
             Err(_) => cluster.topology(),
         };
-        let up = topology.replicas().find(|node| node.health == Health::Up);
+        let is_up = |node: &&pgweir_model::Node| node.health == Health::Up && !node.is_drained;
+        let up = topology.replicas().find(is_up);
         topology
             .primary()
             .or(up)
@@ -363,12 +310,33 @@ impl Identity {
             .ok_or_else(Fault::no_primary)
     }
 
+    /// Waits until the database is not held back: new clients wait as those do that are there.
+    pub(crate) async fn await_resume(&self, worker: &Rc<Worker>) -> Result<(), Fault> {
+        let limit = worker.shared.config.load().server.query_wait_timeout;
+        let resumed = async {
+            loop {
+                // Made before the look, so that no change in between is missed.
+                let changed = worker.changed.notified();
+                if !worker.is_held_back(self.cluster, &self.server_database) {
+                    return Ok(());
+                }
+                if worker.phase() > Phase::Serving {
+                    return Err(Fault::shutting_down());
+                }
+                changed.await;
+            }
+        };
+        let resumed = tokio::time::timeout(limit, resumed).await;
+        resumed.unwrap_or_else(|_| Err(Fault::held_back(limit)))
+    }
+
     async fn lease_for_login(
         &self,
         worker: &Rc<Worker>,
         node: NodeId,
     ) -> Result<Lease<ServerConnection>, Fault> {
-        let pool = worker.pool(&self.pool_key(node), self.pool_size);
+        self.await_resume(worker).await?;
+        let pool = worker.pool(&self.pool_key(node), self.pool_sizes);
         let limit = worker.shared.config.load().server.query_wait_timeout;
         let granted = match pool.try_checkout(Instant::now()) {
             Ok(Checkout::Ready(lease)) => Granted::Lease(lease),

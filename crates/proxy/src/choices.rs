@@ -9,7 +9,8 @@
 use pgweir_config::units::{format_duration, format_size};
 use pgweir_config::{MaxLag as ConfiguredLag, TransactionReads};
 use pgweir_consistency::MaxLag;
-use pgweir_route::{Asks, Consistency, RouteSetting};
+use pgweir_model::{Consistency, Lsn};
+use pgweir_route::{Asks, RouteSetting};
 use pgweir_session::state::Own;
 
 use crate::fault::Fault;
@@ -33,8 +34,8 @@ macro_rules! settings {
                 match self { $(Setting::$variant => $name,)* }
             }
 
-            /// Returns the columns of its `SHOW`.
-            pub(crate) fn columns(self) -> &'static [&'static str] {
+            /// Returns the column that is named after it.
+            fn column(self) -> &'static [&'static str] {
                 match self { $(Setting::$variant => &[$name],)* }
             }
         }
@@ -48,6 +49,8 @@ settings! {
     Consistency = "pgweir.consistency",
     /// How far a replica may be behind for its reads.
     MaxLag = "pgweir.max_lag",
+    /// A position that its reads must be shown, as another session's `pgweir.lsn` gave it.
+    MinLsn = "pgweir.min_lsn",
     /// Where the reads of its transactions run.
     TransactionReads = "pgweir.transaction_reads",
     /// Where its last batch went, and why.
@@ -56,6 +59,8 @@ settings! {
     Pinned = "pgweir.pinned",
     /// A position in the WAL at or above all that it has written.
     Lsn = "pgweir.lsn",
+    /// What would have gone where, of the session's database.
+    Observed = "pgweir.observed",
     /// This program's version.
     Version = "pgweir.version",
 }
@@ -70,26 +75,42 @@ impl Setting {
         })
     }
 
+    /// Returns the columns of its `SHOW`.
+    pub(crate) fn columns(self) -> &'static [&'static str] {
+        if self == Setting::Observed {
+            return &crate::observe::COLUMNS;
+        }
+        self.column()
+    }
+
     /// Returns whether it can be set.
     fn is_settable(self) -> bool {
         match self {
-            Setting::Route | Setting::Consistency | Setting::MaxLag | Setting::TransactionReads => {
-                true
-            }
-            Setting::LastRoute | Setting::Pinned | Setting::Lsn | Setting::Version => false,
+            Setting::Route
+            | Setting::Consistency
+            | Setting::MaxLag
+            | Setting::MinLsn
+            | Setting::TransactionReads => true,
+            Setting::LastRoute
+            | Setting::Pinned
+            | Setting::Lsn
+            | Setting::Observed
+            | Setting::Version => false,
         }
     }
 }
 
 /// What the settings mean at the moment.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Choices {
     /// `pgweir.route`.
     pub(crate) route: RouteSetting,
     /// `pgweir.max_lag` and `pgweir.consistency`, where the session says something.
     pub(crate) asks: Asks,
-    /// `pgweir.transaction_reads`.
-    pub(crate) transaction_reads: TransactionReads,
+    /// Its `pgweir.min_lsn`.
+    pub(crate) min_lsn: Option<Lsn>,
+    /// `pgweir.transaction_reads`, where the session says something.
+    pub(crate) transaction_reads: Option<TransactionReads>,
 }
 
 /// The choices of a session with their default, and the text that they were read from.
@@ -101,15 +122,6 @@ pub(crate) struct Chosen {
 }
 
 impl Choices {
-    /// Returns those of a session that says nothing.
-    pub(crate) fn new(transaction_reads: TransactionReads) -> Self {
-        Choices {
-            route: RouteSetting::Auto,
-            asks: Asks::default(),
-            transaction_reads,
-        }
-    }
-
     /// Takes the text of a setting over.
     ///
     /// # Errors
@@ -134,12 +146,9 @@ impl Choices {
                 self.route = route;
             }
             Setting::Consistency => {
-                self.asks.consistency = Some(match word.as_str() {
-                    "session" => Consistency::Session,
-                    "eventual" => Consistency::Eventual,
-                    "strong" => return Err(Fault::not_built("consistency strong")),
-                    _ => return Err(bad("session and eventual")),
-                });
+                let level = Consistency::from_name(&word);
+                let level = level.ok_or_else(|| bad("session, eventual and strong"))?;
+                self.asks.consistency = Some(level);
             }
             Setting::MaxLag => {
                 let limit = pgweir_sql::MaxLag::parse(value.trim())
@@ -149,16 +158,26 @@ impl Choices {
                     pgweir_sql::MaxLag::Bytes(bytes) => MaxLag::Bytes(bytes),
                 });
             }
+            Setting::MinLsn if word.is_empty() => self.min_lsn = None,
+            Setting::MinLsn => {
+                let lsn = word.parse().map_err(|_| bad("an LSN, as in 16/B374D848"))?;
+                self.min_lsn = Some(lsn);
+            }
             Setting::TransactionReads => {
                 let found = TransactionReads::ALL
                     .iter()
                     .find(|known| known.name() == word);
-                self.transaction_reads = *found.ok_or_else(|| {
+                let found = found.ok_or_else(|| {
                     let names: Vec<_> = TransactionReads::ALL.iter().map(|w| w.name()).collect();
                     bad(&names.join(" and "))
                 })?;
+                self.transaction_reads = Some(*found);
             }
-            Setting::LastRoute | Setting::Pinned | Setting::Lsn | Setting::Version => {
+            Setting::LastRoute
+            | Setting::Pinned
+            | Setting::Lsn
+            | Setting::Observed
+            | Setting::Version => {
                 return Err(Fault::read_only_setting(setting.name()));
             }
         }
@@ -253,10 +272,6 @@ mod tests {
 
     use super::*;
 
-    fn choices() -> Choices {
-        Choices::new(TransactionReads::Primary)
-    }
-
     fn set(choices: &mut Choices, name: &str, value: &str) -> Result<(), String> {
         Setting::find(name)
             .and_then(|setting| choices.set(setting, value, |name| name == "pg2"))
@@ -265,11 +280,12 @@ mod tests {
 
     #[test]
     fn values_are_read_as_they_are_documented() {
-        let mut choices = choices();
+        let mut choices = Choices::default();
         for (name, value) in [
             ("pgweir.route", "pg2"),
             ("pgweir.consistency", " Eventual "),
             ("pgweir.max_lag", "16MB"),
+            ("pgweir.min_lsn", "16/b374d848"),
             ("pgweir.transaction_reads", "until_write"),
         ] {
             set(&mut choices, name, value).unwrap();
@@ -277,7 +293,11 @@ mod tests {
         assert_eq!(choices.route, RouteSetting::Backend("pg2".into()));
         assert_eq!(choices.asks.consistency, Some(Consistency::Eventual));
         assert_eq!(choices.asks.max_lag, Some(MaxLag::Bytes(16 << 20)));
-        assert_eq!(choices.transaction_reads, TransactionReads::UntilWrite);
+        assert_eq!(choices.min_lsn, Some(Lsn(0x16_B374_D848)));
+        set(&mut choices, "pgweir.min_lsn", "").unwrap();
+        assert_eq!(choices.min_lsn, None);
+        let until_write = Some(TransactionReads::UntilWrite);
+        assert_eq!(choices.transaction_reads, until_write);
         set(&mut choices, "pgweir.max_lag", "2s").unwrap();
         let two = MaxLag::Time(Duration::from_secs(2));
         assert_eq!(choices.asks.max_lag, Some(two));
@@ -285,11 +305,11 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused_and_changes_nothing() {
-        let mut changed = choices();
+        let mut changed = Choices::default();
         for (name, value, sqlstate) in [
             ("pgweir.route", "pg9", "22023"),
             ("pgweir.consistency", "never", "22023"),
-            ("pgweir.consistency", "strong", "0A000"),
+            ("pgweir.min_lsn", "0", "22023"),
             ("pgweir.max_lag", "2", "22023"),
             ("pgweir.max_lag", "soon", "22023"),
             ("pgweir.transaction_reads", "replica", "22023"),
@@ -302,7 +322,7 @@ mod tests {
             let error = set(&mut changed, name, value).unwrap_err();
             assert!(error.starts_with(sqlstate), "{name} = {value}: {error}");
         }
-        assert_eq!(format!("{changed:?}"), format!("{:?}", choices()));
+        assert_eq!(format!("{changed:?}"), format!("{:?}", Choices::default()));
     }
 
     #[test]
@@ -311,7 +331,9 @@ mod tests {
         let hint = fault.hint.unwrap();
         for setting in Setting::ALL {
             assert!(hint.contains(setting.name()), "{hint}");
-            assert_eq!(setting.columns(), [setting.name()]);
+            // Rows of their own.
+            let is_table = *setting == Setting::Observed;
+            assert_eq!(setting.columns() == [setting.name()], !is_table);
         }
     }
 
@@ -319,7 +341,7 @@ mod tests {
     fn the_startup_packet_gives_the_default_and_keeps_none_of_ours() {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let mut entries = vec![pair("geqo", "off"), pair("pgweir.route", "replica")];
-        let mut default = choices();
+        let mut default = Choices::default();
         take_startup(&mut entries, &mut default, |_| false).unwrap();
         assert_eq!(entries, [pair("geqo", "off")]);
         assert_eq!(default.route, RouteSetting::Replica);

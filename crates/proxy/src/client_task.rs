@@ -17,26 +17,35 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgweir_backend::ServerConnection;
-use pgweir_config::{Config, Database, PoolMode, TransactionReads};
+use pgweir_config::{Config, Database, PinReads, PoolMode, Splitting, TransactionReads};
+use pgweir_consistency::{Demand, Token};
+use pgweir_model::Consistency;
 use pgweir_model::catalog::Policy;
 use pgweir_model::{NodeId, PoolKey, Reason, Role, Topology};
 use pgweir_net::{Outgoing, Stream};
 use pgweir_pool::{Lease, LocalPool};
-use pgweir_route::{Applicable, Consistency};
+use pgweir_route::{Applicable, Loads};
 use pgweir_session::ClientSession;
 use pgweir_session::client::Portion;
 use pgweir_sql::PinSet;
+use pgweir_sql::signals::Signal;
 use pgweir_wire::TransactionStatus;
 
 use tokio::sync::oneshot;
 
-use crate::block::{Block, Defaults, Meaning};
+use crate::account::Account;
+use crate::block::Block;
 use crate::cancel::{Gate, Slot};
 use crate::choices::Chosen;
 use crate::fault::Fault;
 use crate::lens::Sight;
+use crate::limits::StatementLimit;
+use crate::meaning::{Defaults, Meaning};
+use crate::observe::Shadow;
+use crate::pools::PoolSizes;
 use crate::retry::Replay;
-use crate::rules::consistency;
+use crate::tap::Tap;
+use crate::telemetry::{Outcome, Spans};
 use crate::worker::{Counted, Worker};
 
 /// How long a client has to take our last words.
@@ -49,7 +58,7 @@ pub(crate) const RESET_LIMIT: Duration = Duration::from_secs(10);
 /// connection.
 pub(crate) const CANCEL_LIMIT: Duration = Duration::from_secs(10);
 
-/// What the login has found out, and the session does not change.
+/// What the login has found out, and what the configuration says of the session's database.
 pub(crate) struct Identity {
     pub(crate) user: Arc<str>,
     /// The role that server connections log in as.
@@ -62,15 +71,19 @@ pub(crate) struct Identity {
     pub(crate) server_database: Arc<str>,
     pub(crate) cluster: u16,
     pub(crate) pool_mode: PoolMode,
-    pub(crate) pool_size: usize,
-    pub(crate) splitting: bool,
+    pub(crate) pool_sizes: PoolSizes,
+    pub(crate) splitting: Splitting,
     pub(crate) consistency: Consistency,
+    /// How long a read waits for a replica that shows what it must see.
+    pub(crate) causal_wait: Duration,
     /// How often a read is tried again after a replica has failed it.
     pub(crate) read_retries: u32,
     /// Our lexer reads texts as the server does: `standard_conforming_strings` is on, and no byte of a character looks like
     /// ASCII. Otherwise nothing is vouched for.
     pub(crate) reads_text: bool,
+    /// Where its transactions read, unless it says something else itself.
     pub(crate) transaction_reads: TransactionReads,
+    pub(crate) pin_reads: PinReads,
     pub(crate) defaults: Defaults,
     /// What the configuration says of functions.
     pub(crate) policy: Arc<Policy>,
@@ -89,15 +102,27 @@ impl Identity {
             server_database: database.server_name(asked).into(),
             cluster: database.cluster_index,
             pool_mode: database.pool_mode,
-            pool_size: usize::try_from(database.pool_size).unwrap_or(usize::MAX),
-            splitting: database.splitting == pgweir_config::Splitting::On,
+            pool_sizes: PoolSizes::new(database),
+            splitting: database.splitting,
             reads_text: true,
             transaction_reads: database.transaction_reads,
+            pin_reads: database.pin_reads,
             defaults: Defaults::default(),
             policy: Arc::clone(&database.policy),
             read_retries: database.read_retries,
-            consistency: consistency(database.consistency),
+            consistency: database.consistency,
+            causal_wait: database.causal_wait,
         }
+    }
+
+    /// Returns whether it is decided which reads a replica could take, whatever becomes of that.
+    pub(crate) fn decides(&self) -> bool {
+        self.splitting != Splitting::Off
+    }
+
+    /// Returns whether such decisions are only counted.
+    pub(crate) fn observes(&self) -> bool {
+        self.splitting == Splitting::Observe
     }
 
     pub(crate) fn pool_key(&self, node: NodeId) -> PoolKey {
@@ -122,6 +147,12 @@ pub(crate) struct Held {
     pub(crate) reason: Reason,
     pub(crate) gate: Option<Rc<Gate>>,
     pub(crate) stage: Stage,
+    /// Since when the session has it.
+    pub(crate) since: Instant,
+    /// Since when the server owes an answer.
+    pub(crate) sent_at: Option<Instant>,
+    /// How long it may owe it.
+    pub(crate) limit: StatementLimit,
 }
 
 /// What the transaction at hand does beyond reading.
@@ -171,6 +202,16 @@ impl Held {
     pub(crate) fn status(&self) -> TransactionStatus {
         self.lease.state.session.status
     }
+
+    /// Returns whether its process was told to end, in place of the client: the session does not outlive that.
+    pub(crate) fn is_terminating(&self) -> bool {
+        self.gate.as_ref().is_some_and(|gate| gate.is_terminating())
+    }
+
+    /// Returns whether somebody cancels what the session runs here.
+    pub(crate) fn is_canceled(&self) -> bool {
+        self.gate.as_ref().is_some_and(|gate| gate.is_canceling())
+    }
 }
 
 /// One client.
@@ -184,7 +225,11 @@ pub(crate) struct Client {
     pub(crate) identity: Identity,
     pub(crate) process_id: u32,
     pub(crate) slot: Rc<Slot>,
+    /// What its batches are accounted for with.
+    pub(crate) account: Account,
     pub(crate) held: Option<Held>,
+    /// The connection that it is pinned to, while a read runs elsewhere.
+    pub(crate) aside: Option<Held>,
     /// A portion at the front of `inbuf` that has been scanned and waits.
     pub(crate) parked: Option<(Portion, usize)>,
     pub(crate) input: Input,
@@ -197,13 +242,36 @@ pub(crate) struct Client {
     pub(crate) sight: Sight,
     /// The transaction block that is no server's alone.
     pub(crate) block: Option<Block>,
-    pub(crate) wrote_at: Option<Instant>,
+    /// What it has written and seen.
+    pub(crate) token: Cell<Token>,
+    /// The batch at hand has waited for a replica, and is decided upon now.
+    pub(crate) waited: Cell<Option<Waited>>,
+    /// When it could last choose among the replicas.
+    pub(crate) chose_at: Cell<Instant>,
+    /// When the batch at hand is given up that waits for a primary, if it does.
+    pub(crate) primary_until: Option<Instant>,
+    /// The state of the servers that was looked at last: [`Worker::roles`].
+    pub(crate) roles_seen: u64,
+    /// When anything was last done for it.
+    pub(crate) moved_at: Instant,
     pub(crate) choices: Chosen,
+    /// The configuration that it follows: [`Worker::config_generation`].
+    pub(crate) config_seen: u64,
     /// The rules that may speak of it.
     pub(crate) applicable: Applicable,
     /// The batch at hand is not to be run: the server fails in its place, and the client gets this ErrorResponse.
     pub(crate) failing: Option<Box<[u8]>>,
     pub(crate) last_route: Option<(Role, Reason)>,
+    /// What would have become of its transaction where decisions are only counted.
+    pub(crate) shadow: Option<Shadow>,
+    /// What has been collected for a `SHOW` that waits.
+    pub(crate) observed: Option<Vec<Vec<String>>>,
+    /// When a position was asked for inside a transaction, by the batch at hand.
+    pub(crate) lsn_asked_at: Cell<Option<Instant>>,
+    /// What is noted for spans, where these are wanted.
+    pub(crate) spans: Option<Box<Spans>>,
+    /// Its messages are written down.
+    pub(crate) tap: Option<Box<Tap>>,
     /// This thread's parts of the pools, by node.
     pub(crate) pools: Vec<Option<LocalPool<ServerConnection>>>,
 }
@@ -212,14 +280,49 @@ pub(crate) struct Client {
 pub(crate) enum Next {
     /// The parked batch needs a connection to this node of the topology.
     Checkout(Place),
+    /// The batch at hand needs a server, and the operator holds the database back.
+    AwaitResume,
     /// The parked batch needs a primary and there is none.
     AwaitPrimary,
+    /// The parked batch needs a replica, none may take it, and the primary never does.
+    AwaitReplica(Demand, Reason),
     /// The parked batch asks for a position that is not known yet.
     AwaitSample,
+    /// The parked batch is a read for which no replica shows enough yet.
+    AwaitReplay(Demand),
+    /// The parked batch asks for what all threads have counted.
+    CollectObservations,
+    /// The parked batch signals these clients.
+    Locate(Vec<(Signal, u32)>),
     /// The client left, or its connection failed.
     Gone,
     /// The session ends with these words to the client.
     End(Box<Fault>),
+}
+
+impl Next {
+    /// Returns whether a batch waits for a server, or a connection to one: that is what clients are shown to wait for.
+    fn is_wait(&self) -> bool {
+        match self {
+            Next::Checkout(_)
+            | Next::AwaitResume
+            | Next::AwaitPrimary
+            | Next::AwaitReplica(..)
+            | Next::AwaitSample
+            | Next::AwaitReplay(_) => true,
+            // What only threads of the proxy are asked, and what nobody waits for.
+            Next::CollectObservations | Next::Locate(_) | Next::Gone | Next::End(_) => false,
+        }
+    }
+}
+
+/// A batch has waited for a replica; it does not wait for that again, whatever came of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Waited {
+    /// What it waited for.
+    pub(crate) demand: Demand,
+    /// A replica has met that.
+    pub(crate) is_met: bool,
 }
 
 /// Where a batch goes.
@@ -247,37 +350,47 @@ impl Client {
     /// Serves the client until it leaves or is sent away.
     pub(crate) async fn run(mut self) {
         let end = loop {
-            match poll_fn(|cx| self.poll_relay(cx)).await {
-                Next::Checkout(place) => match self.checkout(place).await {
-                    Ok(()) => {}
-                    Err(end) => break end,
-                },
-                Next::AwaitPrimary => match self.await_primary().await {
-                    Ok(()) => {}
-                    Err(end) => break end,
-                },
-                Next::AwaitSample => match self.await_sample().await {
-                    Ok(()) => {}
-                    Err(end) => break end,
-                },
+            let next = poll_fn(|cx| self.poll_relay(cx)).await;
+            if next.is_wait() {
+                self.begin_wait();
+            }
+            let waited = match next {
+                Next::Checkout(place) => self.checkout(place).await,
+                Next::AwaitResume => self.await_resume().await,
+                Next::AwaitPrimary => self.await_primary().await,
+                Next::AwaitReplay(demand) => self.await_replay(demand).await,
+                Next::AwaitReplica(demand, reason) => self.await_replica(demand, reason).await,
+                Next::AwaitSample => self.await_sample().await,
+                Next::CollectObservations => self.collect_observations().await,
+                Next::Locate(whom) => self.locate(whom).await,
                 Next::Gone => break None,
                 Next::End(fault) => break Some(fault),
+            };
+            self.end_wait();
+            if let Err(end) = waited {
+                break end;
             }
         };
-        self.await_answer().await;
+        // Whoever is killed takes the connection along.
+        if !self.slot.is_killed() {
+            self.await_answer().await;
+        }
         let is_reply_cut = self
             .held
             .as_ref()
             .is_some_and(|held| held.lease.state.session.is_reply_cut());
         self.let_go();
         if let Some(fault) = end {
+            self.end_flights(Outcome::Failed(Some(fault.sqlstate)));
             tracing::debug!(user = %self.identity.user, sqlstate = %fault.sqlstate, "session ended: {}", fault.message);
+            self.note_own_error(fault.sqlstate);
             // In the middle of a message our words would be taken for its rest: then the end of the stream must do.
             if !is_reply_cut {
                 let mut bytes = Vec::new();
                 fault.encode(&mut bytes);
                 self.out.push(&bytes);
             }
+            self.trace_output();
             // A client that does not listen does not hear it.
             let goodbye = poll_fn(|cx| self.out.poll_flush(&mut self.stream, cx));
             let _heard = tokio::time::timeout(GOODBYE_LIMIT, goodbye).await;
@@ -293,7 +406,15 @@ impl Client {
         if portion != Portion::Batch || fault.is_fatal {
             return Err(Some(Box::new(fault.fatal())));
         }
+        let input = std::mem::take(&mut self.inbuf);
+        let seen = self.seen();
+        let batch = input.get(..len).unwrap_or_default();
+        self.record_failed(batch, seen.as_ref(), fault.sqlstate);
+        self.inbuf = input;
         self.replay.end();
+        self.primary_until = None;
+        self.waited.set(None);
+        self.note_own_error(fault.sqlstate);
         self.session.drop_batch();
         self.failing = None;
         self.inbuf.drain(..len.min(self.inbuf.len()));
@@ -306,25 +427,40 @@ impl Client {
         Ok(())
     }
 
-    /// Counts a server connection that the session begins or ceases to use.
-    pub(crate) fn count_load(&self, node: NodeId, begins: bool) {
+    /// Counts what the session begins or ceases to have of a server: a connection, or a wait for one.
+    pub(crate) fn count_load(&self, node: NodeId, count: fn(&mut Loads, usize)) {
         if let Some(view) = self.worker().cluster(node.cluster) {
-            let loads = &mut view.borrow_mut().loads;
-            let index = usize::from(node.node);
-            if begins {
-                loads.started(index);
-            } else {
-                loads.finished(index);
-            }
+            count(&mut view.borrow_mut().loads, usize::from(node.node));
         }
     }
 
-    /// Gives up the server connection of a session that ends, whatever state it is in.
+    /// Notes how long the server has taken: all that it owed is in, since `answered_at` where that is known.
+    pub(crate) fn note_latency(&mut self, answered_at: Option<Instant>) {
+        let Some(held) = &mut self.held else { return };
+        let (node, Some(sent_at)) = (held.node, held.sent_at.take()) else {
+            return;
+        };
+        let worker = self.worker();
+        let answered_at = answered_at.unwrap_or_else(Instant::now);
+        let after = answered_at.saturating_duration_since(sent_at);
+        if let Some(view) = worker.cluster(node.cluster) {
+            let loads = &mut view.borrow_mut().loads;
+            loads.answered(usize::from(node.node), after);
+        }
+    }
+
+    /// Gives up the server connections of a session that ends, whatever state they are in.
     fn let_go(&mut self) {
+        self.leave_traced_server();
+        if let Some(aside) = self.aside.take() {
+            // Nothing runs there.
+            self.count_load(aside.node, Loads::finished);
+            self.reset_aside(aside);
+        }
         let Some(mut held) = self.held.take() else {
             return;
         };
-        self.count_load(held.node, false);
+        self.count_load(held.node, Loads::finished);
         if held.status() != TransactionStatus::Idle {
             // What was set in the transaction is rolled back with it.
             self.session.leave(&mut held.lease.state.session);
@@ -350,6 +486,8 @@ impl Client {
         let Held {
             mut lease, gate, ..
         } = held;
+        // Whoever has it next is not the one who is traced.
+        lease.state.outgoing.record(false);
         let worker = Rc::clone(self.worker());
         drop(tokio::task::spawn_local(async move {
             if let Some(gate) = gate
@@ -373,16 +511,22 @@ impl Client {
         if self.session.is_settled() {
             return;
         }
+        if !requests.is_empty() {
+            self.counted.worker.books.note_cancel();
+        }
         let gate = Rc::clone(held.gate.get_or_insert_with(Rc::default));
         let address = Arc::clone(&held.lease.state.address);
         let key = held.lease.state.key.clone();
+        let slot = Rc::clone(&self.slot);
         gate.begin();
+        gate.note_cancel();
         drop(tokio::task::spawn_local(async move {
             let outcome = pgweir_backend::cancel(&address, &key, CANCEL_LIMIT).await;
             if let Err(error) = &outcome {
                 tracing::warn!(%error, "a CancelRequest could not be delivered");
             }
             gate.end(outcome.is_ok());
+            slot.wake();
             drop(requests);
         }));
     }
@@ -390,6 +534,7 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
+        self.close_account();
         self.counted.worker.slots.remove(self.process_id);
     }
 }

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::task::Context;
+use std::time::Instant;
 
 use pgweir_config::PoolMode;
 use pgweir_model::{PinReason, Reason};
@@ -16,6 +17,7 @@ use crate::block::{BlockStage, Taken};
 use crate::client_task::{Client, Input, Next, Place, Stage};
 use crate::fault::Fault;
 use crate::local::Answered;
+use crate::retry::Behind;
 
 /// Why the input was not taken to its end, and how far it was.
 pub(crate) struct Stop {
@@ -45,7 +47,11 @@ impl Client {
             let rest = input.get(at..).unwrap_or_default();
             let stop = |next| Stop { consumed: at, next };
             let (portion, len) = match self.parked.take() {
-                Some(parked) => parked,
+                Some(parked) => {
+                    // They may be others than when it was scanned.
+                    self.follow_rules();
+                    parked
+                }
                 None if rest.is_empty() => break,
                 None => match self.scan(rest) {
                     Ok(Scan::Ready { portion, len }) => (portion, len),
@@ -63,7 +69,10 @@ impl Client {
                 },
             };
             match self.act(cx, rest, portion, len) {
-                Ok(Act::Done) => at += len,
+                Ok(Act::Done) => {
+                    self.forget_arrival();
+                    at += len;
+                }
                 Ok(Act::Park) => {
                     self.parked = Some((portion, len));
                     self.input = Input::Blocked;
@@ -79,6 +88,9 @@ impl Client {
                     return Err(stop(next));
                 }
                 Ok(Act::Fail(fault)) => {
+                    let seen = self.seen();
+                    let batch = rest.get(..len).unwrap_or(rest);
+                    self.record_failed(batch, seen.as_ref(), fault.sqlstate);
                     self.fail_here(fault, portion).map_err(stop)?;
                     at += len;
                 }
@@ -101,11 +113,11 @@ impl Client {
     }
 
     fn scan(&mut self, rest: &[u8]) -> Result<Scan, Box<Next>> {
+        self.follow_config();
         self.refresh_lens();
         let worker = Rc::clone(self.worker());
         let mut tables = worker.tables.borrow_mut();
         tables.epoch = worker.shared.epoch.load(Ordering::Relaxed);
-        self.follow_rules();
         let mode = self.scan_mode();
         let scan = self
             .session
@@ -141,7 +153,7 @@ impl Client {
         };
         let settled_there = self.session.is_in_mid_batch()
             || self.is_oversize
-            || !held.pins.is_empty()
+            || !held.pins.is_empty() && !self.may_read_beside()
             || self.identity.pool_mode == PoolMode::Session
             || held.lease.state.session.is_copy_in()
             || (self.session.is_settled()
@@ -166,6 +178,7 @@ impl Client {
             Some(_) if self.session.is_settled() && self.block.is_some() => {}
             Some(_) if self.session.is_settled() => return Act::Fail(Fault::mixed_batch()),
             Some(_) => return Act::Park,
+            None if self.is_held_back() => return Act::Stop(Box::new(Next::AwaitResume)),
             None => {
                 let facts = RouteFacts::new(Reason::Oversize);
                 // Nobody has read what it does: it goes to the primary whatever the session asks for.
@@ -209,6 +222,10 @@ impl Client {
             }
             Portion::Ignored | Portion::Batch | Portion::Flushed | Portion::Piece => {}
         }
+        self.note_arrival(portion);
+        if let Err(next) = self.come_back() {
+            return Ok(Act::Stop(next));
+        }
         // What came before is to run again; its server is left as soon as its replies are in.
         if self.replay.due.is_some() && self.held.is_some() {
             return Ok(Act::Park);
@@ -227,12 +244,24 @@ impl Client {
         if self.session.facts().local_statements > 0 {
             return self.act_locally(cx, rest, len);
         }
+        if self.awaits_end() || self.signals_behind_another(portion) {
+            return Ok(Act::Park);
+        }
+        let batch = rest.get(..len).unwrap_or(rest);
+        if let Some(whom) = self.signalled_clients(portion, batch) {
+            return Ok(Act::Stop(Box::new(Next::Locate(whom))));
+        }
+        if let Err(act) = self.leave_pin(portion) {
+            return Ok(act);
+        }
         if portion != Portion::Ignored && self.must_move(portion) {
             self.leave_replica();
         }
         if self.held.is_none() {
             if !self.session.facts().marks.has(Marks::NEEDS_SERVER) {
-                return self.answer_locally(cx, rest, len).map(|()| Act::Done);
+                return self
+                    .answer_locally(cx, rest, portion, len)
+                    .map(|()| Act::Done);
             }
             // A batch that comes to a block by a replay has been through this.
             if self.replay.due.is_none()
@@ -254,18 +283,27 @@ impl Client {
     }
 
     /// A batch that comes while the server is still answering goes along on the same connection if that is right for it
-    /// whatever the answers will be. On a replica it waits: its own failure there could not be repaired any more.
+    /// whatever the answers will be. On a replica it waits: its own failure there could not be repaired any more. And nowhere does
+    /// it follow what may yet be skipped, because its settings or its BEGIN fail: the server would not skip it as well.
     fn may_ride_along(&self) -> bool {
         let Some(held) = &self.held else { return false };
         if held.stage == Stage::Asking {
             // Whether it has the connection for itself is not known yet.
             return false;
         }
+        if !self.may_run_beside_limits() {
+            return false;
+        }
+        // What it says of its own errors must be the signals' alone.
+        if self.awaits_signals() {
+            return false;
+        }
+        let stays = held.is_primary()
+            || !held.pins.is_empty()
+            || self.identity.pool_mode == PoolMode::Session;
         self.session.is_settled()
             || self.session.is_in_mid_batch()
-            || held.is_primary()
-            || !held.pins.is_empty()
-            || self.identity.pool_mode == PoolMode::Session
+            || stays && !self.session.front_is_of_ours()
     }
 
     /// Returns whether the server waits for COPY data.
@@ -296,6 +334,7 @@ impl Client {
         }
         let mut error = Vec::new();
         fault.encode(&mut error);
+        self.note_own_error(fault.sqlstate);
         self.failing = Some(error.into());
         // Nothing of it is run, so that none of its effects counts.
         self.session.void_facts();
@@ -315,8 +354,8 @@ impl Client {
         let batch = rest.get(..len).unwrap_or(rest);
         let mut reply = Vec::new();
         match self.answer(batch, &mut reply) {
-            Answered::Whole => {}
-            Answered::AwaitsSample => return Ok(Act::Stop(Box::new(Next::AwaitSample))),
+            Answered::Whole => self.account_for_own_answer(),
+            Answered::Awaits(what) => return Ok(Act::Stop(Box::new(what.next()))),
             Answered::Failed(fault) => {
                 let has_server = self.held.is_some();
                 if has_server && self.client_status() == TransactionStatus::InTransaction {
@@ -324,6 +363,7 @@ impl Client {
                     let _server_fails = self.refuse(&fault, Portion::Batch);
                     return self.send(cx, rest, Portion::Batch, len);
                 }
+                self.note_own_error(fault.sqlstate);
                 fault.encode(&mut reply);
                 let status = self.fail_block();
                 pgweir_wire::backend::ReadyForQuery { status }.encode(&mut reply);
@@ -341,8 +381,12 @@ impl Client {
         &mut self,
         cx: &mut Context<'_>,
         rest: &[u8],
+        portion: Portion,
         len: usize,
     ) -> Result<(), Violation> {
+        if portion == Portion::Batch {
+            self.account_for_own_answer();
+        }
         let status = self.client_status();
         let worker = Rc::clone(self.worker());
         let mut gather = worker.gather.borrow_mut();
@@ -363,13 +407,16 @@ impl Client {
         len: usize,
     ) -> Result<Act, Violation> {
         let worker = Rc::clone(self.worker());
+        self.observe(portion);
         self.is_oversize = false;
         let mut gather = worker.gather.borrow_mut();
         gather.clear();
         self.prepare(&mut gather);
         self.session.stop_watching();
         let failing = self.failing.take();
+        let timeout = self.timeout_by_rule().filter(|_| failing.is_none());
         let is_first = self.is_first_batch();
+        let block = self.block;
         self.note_effects();
         let opens_block = is_first && self.block.is_some();
         let is_failed_block = self
@@ -385,12 +432,18 @@ impl Client {
             true => None,
             false => self.watch_for(portion, is_first),
         };
+        let batch = rest.get(..len).unwrap_or(rest);
+        self.translate_process_ids(batch);
         // Behind that: the batch itself may still run again elsewhere, what comes after it may not.
         self.note_effects_on_block();
+        let departure = self.depart(portion, batch);
         let Some(held) = &mut self.held else {
             return Ok(Act::Done);
         };
         held.stage = Stage::Used;
+        let sent_at = Instant::now();
+        held.sent_at.get_or_insert(sent_at);
+        held.limit.begin(timeout, worker.coarse_now());
         let server = &mut *held.lease;
         if opens_block {
             self.session.open_transaction(
@@ -403,30 +456,43 @@ impl Client {
             }
         }
         let state = &mut server.state.session;
+        let is_behind = is_first && portion == Portion::Batch && failing.is_none();
         match failing {
             Some(error) => self
                 .session
                 .forward_failing(rest, len, error, state, &mut gather)?,
             None => self.session.forward(rest, len, state, &mut gather)?,
         }
-        if let Some(watch) = watch {
-            self.begin_watch(watch, rest.get(..len).unwrap_or(rest));
+        self.departed(departure, sent_at);
+        let is_kept = watch.is_some_and(|watch| self.begin_watch(watch, batch));
+        match is_behind && self.session.front_is_of_ours() {
+            true => self.keep_behind_front(Behind { block, is_kept }, batch),
+            false => self.forget_front(),
         }
-        let Some(held) = &mut self.held else {
-            return Ok(Act::Done);
-        };
+        self.transmit(cx, rest, portion, &mut gather);
+        Ok(Act::Done)
+    }
+
+    /// Writes what was gathered to the server, and to the client what is owed to it by nobody else.
+    fn transmit(
+        &mut self,
+        cx: &mut Context<'_>,
+        rest: &[u8],
+        portion: Portion,
+        gather: &mut Gather,
+    ) {
+        let Some(held) = &mut self.held else { return };
         let server = &mut *held.lease;
         // A server that is gone is noticed at the next read, where its last words may stand.
         let _gone = server
             .state
             .outgoing
-            .send(&mut server.stream, cx, rest, &gather);
+            .send(&mut server.stream, cx, rest, gather);
         if self.session.is_settled() && portion != Portion::Batch {
             gather.clear();
-            self.session.emit_due_fakes(&mut gather);
-            let _gone = self.out.send(&mut self.stream, cx, &[], &gather);
+            self.session.emit_due_fakes(gather);
+            let _gone = self.out.send(&mut self.stream, cx, &[], gather);
         }
-        Ok(Act::Done)
     }
 
     fn is_first_batch(&self) -> bool {
@@ -443,11 +509,12 @@ impl Client {
             return;
         }
         let state = &mut held.lease.state.session;
-        self.session.begin_lease(state, epoch, gather);
         // What another session drew from a sequence here must not pass for this one's.
-        if self.session.facts().pin == Some(PinReason::Sequence) {
-            self.session.ask(b"DISCARD SEQUENCES", state, gather);
-        }
+        let also: &[u8] = match self.session.facts().pin {
+            Some(PinReason::Sequence) => b"DISCARD SEQUENCES;",
+            _ => b"",
+        };
+        self.session.begin_lease(state, epoch, also, gather);
     }
 
     /// Remembers what the batch at hand does to the session and its server connection.
@@ -511,19 +578,29 @@ impl Client {
     /// Answers a batch with an error; the session goes on behind it.
     pub(crate) fn fail_here(&mut self, fault: Fault, portion: Portion) -> Result<(), Box<Next>> {
         self.replay.end();
-        self.session.drop_batch();
-        self.failing = None;
+        self.primary_until = None;
+        self.waited.set(None);
         // After a Flush the rest of the batch is still to come, and nobody would know where it ends. In a transaction the
         // server would not know that it failed.
         if fault.is_fatal || portion != Portion::Batch || self.held.is_some() {
             return Err(end(fault.fatal()));
         }
-        let mut bytes = Vec::new();
-        fault.encode(&mut bytes);
-        let status = self.fail_block();
-        pgweir_wire::backend::ReadyForQuery { status }.encode(&mut bytes);
-        self.out.push(&bytes);
+        self.note_own_error(fault.sqlstate);
+        let mut error = Vec::new();
+        fault.encode(&mut error);
+        self.fail_with(&error);
         Ok(())
+    }
+
+    /// Answers a batch of a session that has no server with a complete ErrorResponse message.
+    pub(crate) fn fail_with(&mut self, error: &[u8]) {
+        self.session.drop_batch();
+        self.failing = None;
+        self.out.push(error);
+        let status = self.fail_block();
+        let mut ready = Vec::new();
+        pgweir_wire::backend::ReadyForQuery { status }.encode(&mut ready);
+        self.out.push(&ready);
     }
 }
 

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use pgweir_backend::ConnectError;
-use pgweir_model::Sqlstate;
+use pgweir_model::{Reason, Sqlstate};
 use pgweir_route::RouteError;
 use pgweir_session::Violation;
 use pgweir_wire::backend::{ErrorBuilder, Severity};
@@ -81,6 +81,16 @@ impl Fault {
         Fault::new(Sqlstate::PROTOCOL_VIOLATION, what).fatal()
     }
 
+    /// Somebody asks for the console who is no operator.
+    pub(crate) fn no_operator(user: &str) -> Self {
+        Fault::new(
+            Sqlstate::INSUFFICIENT_PRIVILEGE,
+            format!("user \"{user}\" may not use the console"),
+        )
+        .hint("It is for those in admin.users and admin.viewers of the configuration.")
+        .fatal()
+    }
+
     /// The server broke the protocol.
     pub(crate) fn server_violation() -> Self {
         Fault::new(
@@ -133,6 +143,36 @@ impl Fault {
         .hint("Raise pool_size, or look for transactions that hold their connection for long.")
     }
 
+    /// The operator has let nobody have a server connection for so long.
+    pub(crate) fn held_back(waited: Duration) -> Self {
+        let waited = waited.as_millis();
+        Fault::new(
+            Sqlstate::QUERY_CANCELED,
+            format!("the database is paused, for longer than query_wait_timeout ({waited} ms)"),
+        )
+        .hint("The operator lets it go on with RESUME.")
+    }
+
+    /// The operator lets no new clients in.
+    pub(crate) fn disabled(database: &str) -> Self {
+        Fault::new(
+            Sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("database \"{database}\" is not currently accepting connections"),
+        )
+        .hint("The operator lets clients in again with ENABLE.")
+        .fatal()
+    }
+
+    /// No replica for a read in time, where the primary takes none.
+    pub(crate) fn no_replica(waited: Duration, reason: Reason) -> Self {
+        let waited = waited.as_millis();
+        let message = format!(
+            "no replica could take the read within query_wait_timeout ({waited} ms): {reason}"
+        );
+        Fault::new(Sqlstate::QUERY_CANCELED, message)
+            .hint("With primary_reads = \"fallback\" the primary would take it.")
+    }
+
     /// Too many wait already.
     pub(crate) fn queue_full(limit: usize) -> Self {
         Fault::new(
@@ -163,7 +203,47 @@ impl Fault {
         .fatal()
     }
 
+    /// A rule allows what the server runs no longer.
+    pub(crate) fn statement_timeout(allowed: Duration) -> Self {
+        let detail = format!(
+            "A rule of the proxy's configuration allows it {} ms.",
+            allowed.as_millis()
+        );
+        Fault::new(
+            Sqlstate::QUERY_CANCELED,
+            "canceling statement due to statement timeout",
+        )
+        .detail(detail)
+    }
+
+    /// Told to a client that has left its transaction alone for longer than `idle_in_transaction_timeout`.
+    pub(crate) fn idle_in_transaction() -> Self {
+        Fault::new(
+            Sqlstate::IDLE_IN_TRANSACTION_TIMEOUT,
+            "terminating connection due to idle-in-transaction timeout",
+        )
+        .fatal()
+    }
+
+    /// Told to a client that has done nothing for longer than `client_idle_timeout`.
+    pub(crate) fn idle() -> Self {
+        Fault::new(
+            Sqlstate::IDLE_SESSION_TIMEOUT,
+            "terminating connection due to idle-session timeout",
+        )
+        .fatal()
+    }
+
     /// More clients than `max_clients`.
+    pub(crate) fn too_many_operators(limit: usize) -> Self {
+        Fault::new(
+            Sqlstate::TOO_MANY_CONNECTIONS,
+            format!("the console has {limit} clients already"),
+        )
+        .fatal()
+    }
+
+    /// One client more than `max_clients`.
     pub(crate) fn too_many_clients(limit: u32) -> Self {
         Fault::new(
             Sqlstate::TOO_MANY_CONNECTIONS,
@@ -342,14 +422,6 @@ impl Fault {
         )
         .hint("The primary does not answer the monitor; try again.")
         .by_server()
-    }
-
-    /// Something that this version does not do.
-    pub(crate) fn not_built(what: &str) -> Self {
-        Fault::new(
-            Sqlstate::FEATURE_NOT_SUPPORTED,
-            format!("{what} is not built in this version"),
-        )
     }
 
     /// Appends the ErrorResponse.

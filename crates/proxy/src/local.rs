@@ -5,14 +5,16 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pgweir_model::{Lsn, Topology};
-use pgweir_route::{Facts as RouteFacts, Held as HeldView, SessionView, Subject, View, explain};
+use pgweir_route::{
+    Facts as RouteFacts, Held as HeldView, SessionView, Subject, View, explain, observed,
+};
 use pgweir_session::state::Scope;
 use pgweir_sql::lexer::{Lexer, TokenKind};
 use pgweir_sql::plan::Plan;
-use pgweir_sql::{Discard, Fingerprint, LocalCommand, TransactionControl, split};
+use pgweir_sql::{Classified, Discard, LocalCommand, TransactionControl, split};
 use pgweir_wire::backend::{
     BindComplete, CloseComplete, Column, CommandComplete, DataRow, ErrorBuilder, NoData,
     ParameterDescription, ParseComplete, PortalSuspended, ReadyForQuery, RowDescription, Severity,
@@ -21,8 +23,9 @@ use pgweir_wire::frontend::{Bind, Close, Describe, Execute, Parse, Query, Target
 use pgweir_wire::{Frame, Frames, ListBuf, TransactionStatus};
 
 use crate::acquire::route_facts_of;
+use crate::beside::is_unaffected;
 use crate::choices::{Setting, shown_lag};
-use crate::client_task::Client;
+use crate::client_task::{Client, Next};
 use crate::fault::Fault;
 
 /// Object ID of `text`.
@@ -36,14 +39,33 @@ pub(crate) enum Answered {
     Whole,
     /// It failed, and so does the transaction. What it had set before is undone; the answers up to there are given.
     Failed(Fault),
-    /// It asks for a position that is not known yet. Nothing has been done.
-    AwaitsSample,
+    /// It asks for what is not known yet. Nothing has been done.
+    Awaits(Awaited),
+}
+
+/// What an answer waits for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Awaited {
+    /// A position.
+    Sample,
+    /// What all threads have counted.
+    Observations,
+}
+
+impl Awaited {
+    /// Returns how it is waited for.
+    pub(crate) fn next(self) -> Next {
+        match self {
+            Awaited::Sample => Next::AwaitSample,
+            Awaited::Observations => Next::CollectObservations,
+        }
+    }
 }
 
 /// Why a statement has no answer.
 enum Stop {
     Fault(Fault),
-    AwaitsSample,
+    Awaits(Awaited),
 }
 
 impl From<Fault> for Stop {
@@ -90,21 +112,53 @@ impl Client {
         let before = self.session.state.own().clone();
         let had_block = self.block.is_some();
         let stop = match self.answer_messages(batch, reply) {
-            Ok(()) => return Answered::Whole,
+            Ok(()) => {
+                self.end_questions();
+                return Answered::Whole;
+            }
             Err(stop) => stop,
         };
+        if matches!(stop, Stop::Fault(_)) {
+            self.end_questions();
+        }
         let in_transaction = self.client_status() != TransactionStatus::Idle;
         self.session.state.restore_own(before, in_transaction);
         match stop {
             Stop::Fault(fault) => Answered::Failed(fault),
-            Stop::AwaitsSample => {
+            Stop::Awaits(what) => {
                 reply.clear();
                 if !had_block && self.block.take().is_some() {
                     self.session.state.abandon();
                 }
-                Answered::AwaitsSample
+                Answered::Awaits(what)
             }
         }
+    }
+
+    /// Forgets what was found out for the batch at hand.
+    fn end_questions(&mut self) {
+        self.observed = None;
+        self.lsn_asked_at.set(None);
+    }
+
+    /// Returns until when, and up to which position of replicas, the session has written and seen. In a transaction that is now:
+    /// what it does there is noted when it is over.
+    pub(crate) fn seen_until(&self) -> (Option<Instant>, Lsn) {
+        let token = self.token.get();
+        let is_inside = self
+            .held
+            .as_ref()
+            .is_some_and(|held| held.status() != TransactionStatus::Idle);
+        let newest_at = match (is_inside, self.lsn_asked_at.get()) {
+            (false, _) => token.newest_at(),
+            (true, Some(asked_at)) => Some(asked_at),
+            (true, None) => {
+                let now = Instant::now();
+                self.lsn_asked_at.set(Some(now));
+                Some(now)
+            }
+        };
+        (newest_at, token.floor())
     }
 
     fn answer_messages(&mut self, batch: &[u8], reply: &mut Vec<u8>) -> Result<(), Stop> {
@@ -286,6 +340,12 @@ impl Client {
         match command.ok_or_else(Fault::mixed_batch)? {
             LocalCommand::ShowSetting(name) => {
                 let setting = Setting::find(name)?;
+                if setting == Setting::Observed {
+                    // Kept for the whole batch: it may ask twice.
+                    let rows = self.observed.clone();
+                    let rows = rows.ok_or(Stop::Awaits(Awaited::Observations))?;
+                    return Ok(Answer::Rows(setting.columns(), rows, "SHOW"));
+                }
                 let value = self.show(setting)?;
                 Ok(Answer::Rows(setting.columns(), vec![vec![value]], "SHOW"))
             }
@@ -321,7 +381,7 @@ impl Client {
                     cluster.map(|cluster| cluster.max_lag),
                 )
             }
-            Setting::TransactionReads => self.choices.transaction_reads.to_string(),
+            Setting::TransactionReads => self.transaction_reads().to_string(),
             Setting::LastRoute => match self.last_route {
                 Some((role, reason)) => format!("{role} ({reason})"),
                 None => String::new(),
@@ -331,9 +391,17 @@ impl Client {
                 let pins = held.into_iter().flat_map(|held| held.pins.iter());
                 pins.map(|pin| pin.name()).collect::<Vec<_>>().join(", ")
             }
-            Setting::Lsn => position(&self.topology(), self.wrote_at)
-                .ok_or(Stop::AwaitsSample)?
-                .to_string(),
+            Setting::MinLsn => {
+                let lsn = self.choices.min_lsn;
+                lsn.map(|lsn| lsn.to_string()).unwrap_or_default()
+            }
+            Setting::Lsn => {
+                let (newest_at, floor) = self.seen_until();
+                let position = position(&self.topology(), newest_at, floor);
+                position.ok_or(Stop::Awaits(Awaited::Sample))?.to_string()
+            }
+            // Rows of its own.
+            Setting::Observed => String::new(),
         })
     }
 
@@ -376,20 +444,21 @@ impl Client {
         facts.rule = rules.ruling(std::iter::once(&plan), &self.applicable);
         let held_node = self.held.as_ref().map(|held| usize::from(held.node.node));
         let steps = self.with_view(|view| {
+            // As if it had waited for a replica with the newest sample.
+            let newest = view.topology.primary().and_then(|p| p.replayed_through);
             let session = SessionView {
-                held: self.held_view(&facts),
-                route: &self.choices.route,
-                wrote_at: self.wrote_at,
-                asks: self.choices.asks,
-                consistency: self.identity.consistency,
-                splitting: self.identity.splitting,
-                session_pooling: self.identity.pool_mode == pgweir_config::PoolMode::Session,
+                arrived_at: newest.and_then(|at| at.checked_sub(Duration::from_nanos(1))),
+                ..self.view(self.held_view(&facts, &plan.classified), view.topology)
             };
             let subject = Subject {
                 classified: &plan.classified,
-                fingerprint: Fingerprint::of_shape(&plan.shape),
+                fingerprint: plan.fingerprint(),
             };
-            explain(subject, &facts, &session, view, held_node)
+            let steps = explain(subject, &facts, &session, view, held_node);
+            match self.identity.observes() {
+                true => observed(steps, &facts, view.topology),
+                false => steps,
+            }
         });
         let row = |step: pgweir_route::Step| {
             vec![
@@ -407,12 +476,17 @@ impl Client {
     }
 
     /// Returns the server connection that the session would have to use for a statement.
-    fn held_view(&self, facts: &RouteFacts<'_>) -> HeldView {
+    fn held_view(&self, facts: &RouteFacts<'_>, classified: &Classified) -> HeldView {
         let Some(held) = &self.held else {
             return HeldView::Nothing;
         };
         if let Some(pin) = held.pins.iter().next() {
-            return HeldView::Pinned(pin);
+            let leaves =
+                facts.is_read() && self.may_read_beside() && is_unaffected(held.pins, classified);
+            return match leaves {
+                true => HeldView::Nothing,
+                false => HeldView::Pinned(pin),
+            };
         }
         if self.identity.pool_mode == pgweir_config::PoolMode::Session {
             return HeldView::Session;
@@ -438,13 +512,13 @@ impl Client {
     }
 }
 
-/// Returns the primary's newest known position, if it was asked for after the session last wrote: then all that the session
-/// has committed lies before it.
-pub(crate) fn position(topology: &Topology, wrote_at: Option<Instant>) -> Option<Lsn> {
+/// Returns the primary's newest known position, if it was asked for after the session last did something: then all that the
+/// session has committed and seen lies before it.
+pub(crate) fn position(topology: &Topology, newest_at: Option<Instant>, floor: Lsn) -> Option<Lsn> {
     let primary = topology.primary()?;
     let asked_at = primary.replayed_through?;
-    let is_behind = wrote_at.is_none_or(|wrote_at| asked_at > wrote_at);
-    is_behind.then_some(primary.position)
+    let is_behind = newest_at.is_none_or(|newest_at| asked_at > newest_at);
+    (is_behind && primary.position >= floor).then_some(primary.position)
 }
 
 /// Returns the types of a statement's parameters: as declared, else text.

@@ -10,11 +10,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use pgweir_admin::Phase;
 use pgweir_auth::{AuthError, ClientExchange, Method, Request, Step, StoredPassword};
 use pgweir_config::{AuthMethod, Config};
 use pgweir_net::{NetError, Stream};
 use pgweir_route::Applicable;
-use pgweir_session::client::Limits;
 use pgweir_session::{ClientSession, ParameterSet, SharedParameters};
 use pgweir_wire::backend::{
     Authentication, BackendKeyData, NegotiateProtocolVersion, ParameterStatus, ReadyForQuery,
@@ -25,19 +25,20 @@ use pgweir_wire::{
     Frames, HEADER_LEN, Header, ListBuf, StartupMessage, StartupPacket, TransactionStatus,
 };
 
+use crate::account::Account;
 use crate::cancel::{Slot, Slots};
 use crate::choices::{Choices, Chosen, take_startup};
 use crate::client_task::{CANCEL_LIMIT, Client, Identity, Input};
+use crate::console::{self, ConsoleMail};
 use crate::fault::Fault;
+use crate::follow::limits;
+use crate::holds::Target;
 use crate::lens::Sight;
-use crate::proxy::Phase;
 use crate::replication;
 use crate::retry::Replay;
+use crate::shown::Who;
 use crate::tables::KnownPassword;
 use crate::worker::{Counted, Mail, Worker};
-
-/// Replies that one client may have waiting: bounds what a pipeline makes us remember, about 64 bytes each.
-const PIPELINE_LIMIT: usize = 65_536;
 
 /// The newest minor version of protocol 3 that is spoken with clients.
 const NEWEST_MINOR: u16 = 2;
@@ -101,6 +102,12 @@ pub(crate) async fn serve(counted: Counted, mut stream: Stream) {
         ))),
     };
     let outcome = match outcome {
+        Ok(Some((startup, user))) if console::is_meant(&worker.shared, startup.get("database")) => {
+            match console::hand_over(&worker.shared, stream, startup.parameters, user) {
+                Ok(()) | Err((_, None)) => return,
+                Err((fault, Some(stream))) => Err((fault.into(), stream)),
+            }
+        }
         Ok(Some((startup, user))) => begin(counted, stream, startup, user).await,
         Ok(None) => return,
         Err(refused) => Err((refused, stream)),
@@ -110,6 +117,7 @@ pub(crate) async fn serve(counted: Counted, mut stream: Stream) {
         Ok(None) | Err((Refused::Silent, _)) => {}
         Err((Refused::Fault(fault), mut stream)) => {
             tracing::info!(sqlstate = %fault.sqlstate, "login refused: {}", fault.message);
+            worker.books.note_refused_login();
             let mut bytes = Vec::new();
             fault.fatal().encode(&mut bytes);
             // A client that has gone does not hear it.
@@ -127,12 +135,15 @@ async fn startup_and_auth(
     let Some(startup) = read_startup(worker, stream, &mut buffer).await? else {
         return Ok(None);
     };
-    if worker.shared.phase() >= Phase::Draining {
+    let config = worker.shared.config.load_full();
+    // Who looks after the proxy gets in also when nobody else does.
+    let is_visitor = console::is_meant(&worker.shared, startup.get("database"));
+    if worker.shared.phase() > Phase::Serving && !is_visitor {
         return Err(Fault::shutting_down().into());
     }
-    let config = worker.shared.config.load_full();
-    if worker.shared.clients.load(Ordering::Relaxed)
-        > usize::try_from(config.server.max_clients).unwrap_or(usize::MAX)
+    if !is_visitor
+        && worker.shared.clients.load(Ordering::Relaxed)
+            > usize::try_from(config.server.max_clients).unwrap_or(usize::MAX)
     {
         return Err(Fault::too_many_clients(config.server.max_clients).into());
     }
@@ -228,14 +239,23 @@ fn own(message: &StartupMessage<'_>) -> Result<Startup, Fault> {
 /// connection only after the signal: what the client sends afterwards is not cancelled.
 async fn cancel(worker: &Rc<Worker>, process_id: u32, secret: Box<[u8]>) {
     let (done, dealt_with) = tokio::sync::oneshot::channel();
-    worker.shared.send(
-        Slots::worker_of(process_id),
-        Mail::Cancel {
+    let of_worker = Slots::worker_of(process_id);
+    // Behind the last worker stands the console.
+    match of_worker == worker.shared.workers().len() {
+        true => worker.shared.console.send(ConsoleMail::Cancel {
             process_id,
             secret,
             done,
-        },
-    );
+        }),
+        false => worker.shared.send(
+            of_worker,
+            Mail::Cancel {
+                process_id,
+                secret,
+                done,
+            },
+        ),
+    }
     // An error means that nobody has the request any more, which is what is waited for.
     let _dealt = tokio::time::timeout(CANCEL_LIMIT, dealt_with).await;
 }
@@ -407,12 +427,20 @@ async fn begin(
     user: Arc<str>,
 ) -> Result<Option<Client>, (Refused, Stream)> {
     let worker = Rc::clone(&counted.worker);
+    // Should it be replaced meanwhile, the session's first batch will see that.
+    let config_seen = worker.config_generation();
     let config = worker.shared.config.load_full();
     let mode = startup.get("replication").and_then(replication::mode);
     let mut identity = match identify(&config, &startup, &user, mode) {
         Ok(identity) => identity,
         Err(fault) => return Err((fault.into(), stream)),
     };
+    if worker.shared.holds.load().is_disabled(&identity.database) {
+        return Err((Fault::disabled(&identity.database).into(), stream));
+    }
+    if let Err(refused) = while_held(&worker, &identity, &mut stream).await {
+        return Err((refused, stream));
+    }
     if let Some(mode) = mode {
         let parameters = startup.parameters.clone();
         return match replication::serve(&worker, &identity, mode, parameters, &mut stream).await {
@@ -424,47 +452,80 @@ async fn begin(
         Ok(read) => read,
         Err(fault) => return Err((fault.into(), stream)),
     };
-    let application = entries.iter().find(|(name, _)| name == "application_name");
-    identity.application = application
-        .map(|(_, value)| value.as_str().into())
-        .unwrap_or_default();
+    identity.application = application_of(&entries);
     let parameters = worker.shared.tables.intern(entries);
     let reported = match identity.reported(&worker, &parameters).await {
         Ok(reported) => reported,
         Err(fault) => return Err((fault.into(), stream)),
     };
-    identity.reads_text = reads_text(&reported.parameters);
+    identity.reads_text = pgweir_session::reads_text(&reported.parameters);
     identity.defaults = reported.defaults.clone();
-    let secret_len = if startup.minor >= 2 {
-        LONG_SECRET
-    } else {
-        SHORT_SECRET
-    };
-    let secret: Box<[u8]> = rand::random::<[u8; LONG_SECRET]>()
-        .into_iter()
-        .take(secret_len)
-        .collect();
-    let (process_id, slot) = worker.slots.add(secret.clone());
+    let secret = new_secret(startup.minor);
+    let counted_in = worker.books.database(&identity.database);
+    let account = Account::new(Rc::clone(&counted_in));
+    let who = Who::new(&identity, &stream, counted_in, worker.coarse_now());
+    let (process_id, slot) = worker.slots.add(secret.clone(), who);
+    slot.set_target(Target {
+        cluster: identity.cluster,
+        database: Arc::clone(&identity.server_database),
+    });
     let mut client = Client::new(
         counted,
         stream,
         &config,
         identity,
         parameters,
-        (process_id, slot),
+        (process_id, slot, account),
     );
-    client.sight.reader = worker
-        .shared
-        .clusters
-        .get(usize::from(client.identity.cluster))
-        .filter(|_| client.identity.splitting)
-        .map(|cluster| cluster.catalog(&client.identity.server_database, &client.identity.policy));
     client.choices = Chosen::new(choices);
+    client.look_at_catalog();
+    client.follow_rules();
+    client.config_seen = config_seen;
     let mut bytes = Vec::new();
     welcome(&reported.parameters, process_id, &secret, &mut bytes);
     match client.stream.write_all(&bytes).await {
-        Ok(()) => Ok(Some(client)),
+        Ok(()) => {
+            worker.books.note_login();
+            Ok(Some(client))
+        }
         Err(_) => Ok(None),
+    }
+}
+
+/// Returns the `application_name` among the settings of a startup packet, or nothing.
+fn application_of(entries: &[(String, String)]) -> Arc<str> {
+    let application = entries.iter().find(|(name, _)| name == "application_name");
+    application
+        .map(|(_, value)| value.as_str().into())
+        .unwrap_or_default()
+}
+
+/// Draws the secret of a client that speaks this minor version.
+fn new_secret(minor: u16) -> Box<[u8]> {
+    let len = match minor >= 2 {
+        true => LONG_SECRET,
+        false => SHORT_SECRET,
+    };
+    let drawn = rand::random::<[u8; LONG_SECRET]>().into_iter();
+    drawn.take(len).collect()
+}
+
+/// Lets a new client wait as long as its database is held back.
+async fn while_held(
+    worker: &Rc<Worker>,
+    identity: &Identity,
+    stream: &mut Stream,
+) -> Result<(), Refused> {
+    if !worker.is_held_back(identity.cluster, &identity.server_database) {
+        return Ok(());
+    }
+    let mut early = Vec::new();
+    tokio::select! {
+        resumed = identity.await_resume(worker) => Ok(resumed?),
+        read = stream.read_some(&mut early) => match read? {
+            0 => Err(Refused::Silent),
+            _ => Err(Fault::bad_startup("data before the end of the startup").into()),
+        },
     }
 }
 
@@ -480,7 +541,7 @@ fn settings(
         .map(|(name, value)| (name.as_str(), value.as_str()));
     let mut entries =
         ParameterSet::from_startup(pairs).map_err(|bad| Fault::bad_parameter(&bad.name))?;
-    let mut choices = Choices::new(identity.transaction_reads);
+    let mut choices = Choices::default();
     let topology = worker.topology(identity.cluster);
     let is_backend = |name: &str| topology.nodes.iter().any(|node| &*node.name == name);
     take_startup(&mut entries, &mut choices, is_backend)?;
@@ -520,27 +581,25 @@ impl Client {
         config: &Config,
         identity: Identity,
         parameters: SharedParameters,
-        (process_id, slot): (u32, Rc<Slot>),
+        (process_id, slot, account): (u32, Rc<Slot>, Account),
     ) -> Self {
         let tables = &counted.worker.shared.tables;
         let place = tables.place(identity.login_key(&parameters));
-        let limits = Limits {
-            max_message: usize::try_from(config.server.max_message).unwrap_or(usize::MAX),
-            route_buffer: config.server.route_buffer,
-            pipeline: PIPELINE_LIMIT,
-        };
         Client {
             stream,
             out: pgweir_net::Outgoing::new(),
             inbuf: Vec::new(),
-            session: ClientSession::new(limits, parameters, place),
-            choices: Chosen::new(Choices::new(identity.transaction_reads)),
+            session: ClientSession::new(limits(config), parameters, place),
+            choices: Chosen::new(Choices::default()),
+            config_seen: 0,
             applicable: Applicable::default(),
             failing: None,
             identity,
             process_id,
             slot,
+            account,
             held: None,
+            aside: None,
             parked: None,
             input: Input::Open,
             is_oversize: false,
@@ -548,32 +607,22 @@ impl Client {
             default_meaning: std::cell::Cell::new(None),
             sight: Sight::default(),
             block: None,
-            wrote_at: None,
+            token: std::cell::Cell::default(),
+            waited: std::cell::Cell::default(),
+            chose_at: std::cell::Cell::new(counted.worker.coarse_now()),
+            primary_until: None,
+            lsn_asked_at: std::cell::Cell::default(),
+            roles_seen: counted.worker.roles(),
+            moved_at: counted.worker.coarse_now(),
             last_route: None,
+            shadow: None,
+            observed: None,
+            spans: (counted.worker.shared.telemetry.is_some()).then(Box::default),
+            tap: None,
             pools: Vec::new(),
             counted,
         }
     }
-}
-
-/// Encodings in which a byte of a longer character may look like a quote or a backslash.
-const UNSAFE_ENCODINGS: [&str; 7] = [
-    "SJIS",
-    "BIG5",
-    "GBK",
-    "UHC",
-    "GB18030",
-    "JOHAB",
-    "SHIFT_JIS_2004",
-];
-
-/// Returns whether our lexer reads a session's texts as the server does.
-fn reads_text(reported: &[(Box<str>, Box<str>)]) -> bool {
-    reported.iter().all(|(name, value)| match &**name {
-        "standard_conforming_strings" => **value == *"on",
-        "client_encoding" => !UNSAFE_ENCODINGS.contains(&value.to_ascii_uppercase().as_str()),
-        _ => true,
-    })
 }
 
 /// AuthenticationOk, the parameters, the key, ReadyForQuery: all in one write.

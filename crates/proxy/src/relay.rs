@@ -11,13 +11,15 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use pgweir_admin::Phase;
 use pgweir_config::PoolMode;
+use pgweir_model::{NodeId, Role};
+use pgweir_route::Loads;
 use pgweir_session::{ReplyEvent, Violation};
 use pgweir_wire::TransactionStatus;
 
 use crate::client_task::{Client, Held, Input, Next, Stage, Traces};
 use crate::fault::Fault;
-use crate::proxy::Phase;
 
 /// How a step of the loop ended.
 pub(crate) type Step = Result<bool, Box<Next>>;
@@ -29,13 +31,23 @@ impl Client {
     /// Relays until something has to be waited for.
     pub(crate) fn poll_relay(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         self.slot.register(cx);
+        self.look_at_trace();
         if let Some(next) = self.look_at_phase() {
             return Poll::Ready(next);
         }
+        if let Err(next) = self.look_at_roles() {
+            return Poll::Ready(*next);
+        }
+        let mut has_moved = self.end_cancel();
         loop {
             let progress = match self.step(cx) {
                 Ok(progress) => progress,
-                Err(next) => return Poll::Ready(*next),
+                Err(next) => {
+                    self.write_down();
+                    // Whatever it waits for has limits of its own.
+                    self.worker().slots.set_due(&self.slot, None);
+                    return Poll::Ready(*next);
+                }
             };
             // After what the client has sent before it: a cancel that overtook its statement would be lost.
             // What is asked in front of it, or behind it, is not the client's to cancel.
@@ -47,10 +59,20 @@ impl Client {
             {
                 self.cancel_aside(requests);
             }
+            if !progress
+                && !is_ours
+                && let Some(requests) = self.slot.take_signals()
+            {
+                self.on_signal_requests(requests);
+                continue;
+            }
             if !progress {
                 // It may have become free to end.
-                return self.look_at_phase().map_or(Poll::Pending, Poll::Ready);
+                let next = (self.look_at_phase()).or_else(|| self.look_at_limits(has_moved));
+                self.write_down();
+                return next.map_or(Poll::Pending, Poll::Ready);
             }
+            has_moved = true;
         }
     }
 
@@ -65,20 +87,36 @@ impl Client {
             }
         }
         if self.held.is_some() && self.out.is_empty() {
-            progress |= self.step_server(cx)?;
+            let stepped = self.step_server(cx);
+            self.trace_output();
+            progress |= stepped?;
         }
         if self.may_take_input() && self.input == Input::Pending {
-            progress |= self.step_pending(cx)?;
+            let stepped = self.step_pending(cx);
+            self.trace_output();
+            progress |= stepped?;
         }
         // Also where a look at what was kept has brought nothing: only a read waits for more.
         if self.may_take_input() && self.input == Input::Open {
-            progress |= self.step_client(cx)?;
+            let stepped = self.step_client(cx);
+            self.trace_output();
+            progress |= stepped?;
         }
         // Usually the last reply has done this. It has not where the client was still sending when it came.
         if self.stage() == Some(Stage::Used) && self.session.is_settled() {
-            self.release_if_over();
+            self.release_if_over(None);
             // What the server is then asked still has to be sent.
             progress |= self.stage() == Some(Stage::Asking);
+            if self.held.is_none() && self.input == Input::Blocked {
+                self.input = Input::Pending;
+                progress = true;
+            }
+        }
+        if self.is_spared() {
+            self.release();
+        }
+        if self.parked.is_none() {
+            progress |= self.return_to_pin();
         }
         Ok(progress)
     }
@@ -86,7 +124,8 @@ impl Client {
     fn look_at_phase(&self) -> Option<Next> {
         let phase = self.worker().phase();
         let ends = match phase {
-            Phase::Serving => false,
+            _ if self.slot.is_killed() => true,
+            Phase::Serving | Phase::Lingering => false,
             Phase::Draining => {
                 self.held.is_none()
                     && self.block.is_none()
@@ -136,7 +175,7 @@ impl Client {
             Poll::Pending => return Ok(false),
             Poll::Ready(Ok(0) | Err(_)) => {
                 drop(buffer);
-                return match self.lose_if_spare() {
+                return match self.lose_if_spare()? {
                     true => Ok(true),
                     false => self.on_server_lost().map(|()| true),
                 };
@@ -144,6 +183,9 @@ impl Client {
             Poll::Ready(Ok(count)) => count,
         };
         server.state.carry.clear();
+        if let Some(tap) = &mut self.tap {
+            tap.read_from_server(buffer.get(carried..carried + count).unwrap_or_default());
+        }
         let input = buffer.get(..carried + count).unwrap_or_default();
         self.take_replies(cx, input)?;
         Ok(true)
@@ -152,6 +194,7 @@ impl Client {
     /// Gives the server's bytes to the client, as far as they are its.
     fn take_replies(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Result<(), Box<Next>> {
         let worker = std::rc::Rc::clone(self.worker());
+        let was_behind = self.input == Input::Blocked && self.session.front_is_of_ours();
         let mut rest = input;
         loop {
             let reopens = self.block.is_some() && self.is_movable();
@@ -182,6 +225,9 @@ impl Client {
             if sent.is_err() {
                 // The server connection may outlive the client, and is out of step without this.
                 held.lease.state.carry.extend_from_slice(rest);
+                drop(gather);
+                // The servers have run what the client does not hear of any more.
+                self.account_for_answers();
                 return Err(Box::new(Next::Gone));
             }
             match received.event {
@@ -200,19 +246,23 @@ impl Client {
             held.lease.state.carry.extend_from_slice(rest);
             break;
         }
-        if self.session.switch_failed() {
-            return self.on_switch_failed();
+        let answered_at = self.account_for_answers();
+        if let Some(failure) = self.session.front_failure() {
+            return self.on_front_failed(failure);
         }
         let is_leaving = |held: &Held| held.lease.state.session.is_leaving();
-        if self.held.as_ref().is_some_and(is_leaving) && self.lose_if_spare() {
+        if self.held.as_ref().is_some_and(is_leaving) && self.lose_if_spare()? {
             return Ok(());
         }
         if self.session.is_settled() {
-            self.on_settled();
+            self.on_settled(answered_at);
         } else if self.input == Input::Blocked
-            && (self.session.are_whole_batches_answered() || self.is_copy_in())
+            && (self.session.are_whole_batches_answered()
+                || self.is_copy_in()
+                || was_behind && !self.session.front_is_of_ours())
         {
             // What is out of the batch at hand is answered only after its rest, and a COPY only after its data.
+            // What may follow a batch may do so once nothing of ours can make the server skip that.
             self.input = Input::Pending;
         }
         Ok(())
@@ -248,7 +298,10 @@ impl Client {
     }
 
     /// All replies are in: the transaction may be over, and the server connection free.
-    fn on_settled(&mut self) {
+    fn on_settled(&mut self, answered_at: Option<Instant>) {
+        self.note_latency(answered_at);
+        self.end_statement_limit();
+        self.forget_cancel();
         self.input = if self.inbuf.is_empty() {
             Input::Open
         } else {
@@ -256,13 +309,27 @@ impl Client {
         };
         // A batch waits for the answer to a question of ours.
         if self.stage() != Some(Stage::Asking) && self.replay.due.is_none() {
+            self.note_signalled();
             self.replay.end();
         }
-        self.release_if_over();
+        self.release_if_over(answered_at);
     }
 
-    /// Ends the use of the server connection if the transaction is over and nothing keeps the session there.
-    fn release_if_over(&mut self) {
+    /// Forgets a CancelRequest that has been dealt with: what runs next was not cancelled.
+    fn forget_cancel(&mut self) {
+        if let Some(held) = &mut self.held
+            && self.replay.due.is_none()
+        {
+            held.gate = held
+                .gate
+                .take()
+                .filter(|gate| !gate.is_open() || gate.is_terminating());
+        }
+    }
+
+    /// Ends the use of the server connection if the transaction is over and nothing keeps the session there. `answered_at` is
+    /// when the last reply was in, where that has just come.
+    fn release_if_over(&mut self, answered_at: Option<Instant>) {
         if self.session.is_in_mid_batch() {
             return;
         }
@@ -285,17 +352,14 @@ impl Client {
             asked: traces.asked,
             ..Traces::default()
         };
-        if traces.wrote && held.is_primary() {
-            self.wrote_at = Some(Instant::now());
-            if let Some(cluster) = self
-                .counted
-                .worker
-                .shared
-                .clusters
-                .get(usize::from(self.identity.cluster))
-            {
-                cluster.poke();
+        let (node, role) = (held.node, held.role);
+        // What a replica has refused, or failed, was not seen.
+        if role == Role::Primary || !is_due || self.has_shown(role) {
+            // What would have been read on a replica has not been seen on the primary.
+            if traces.wrote || !self.identity.observes() {
+                self.note_use_until(node, role, answered_at.unwrap_or_else(Instant::now));
             }
+            self.tell_monitor(node, role, traces.wrote);
         }
         if self.asks_before_release() {
             return;
@@ -307,19 +371,59 @@ impl Client {
             }
             return;
         }
-        let is_canceled = self.held.as_ref().is_some_and(|held| held.gate.is_some());
+        if !is_due && self.awaits_end() {
+            return;
+        }
+        let is_canceled = self.held.as_ref().is_some_and(Held::is_canceled);
         self.release();
         if is_due {
             self.run_again(is_canceled);
         }
     }
 
+    /// Notes in the session's token that it has seen, or written, what a server had until now.
+    pub(crate) fn note_use(&self, node: NodeId, role: Role) {
+        self.note_use_until(node, role, Instant::now());
+    }
+
+    fn note_use_until(&self, node: NodeId, role: Role, now: Instant) {
+        let mut token = self.token.get();
+        match role {
+            Role::Primary => token.used_primary(now),
+            Role::Replica => token.used_replica(usize::from(node.node), now),
+        }
+        self.token.set(token);
+    }
+
+    /// Lets the monitor know of a transaction that is over, as far as it wants to.
+    fn tell_monitor(&self, node: NodeId, role: Role, wrote: bool) {
+        let clusters = &self.worker().shared.clusters;
+        match clusters.get(usize::from(node.cluster)) {
+            Some(cluster) if role == Role::Replica => cluster.report_success(node),
+            Some(cluster) if wrote => cluster.poke(),
+            _ => {}
+        }
+    }
+
+    /// Lets the monitor look at a server whose connection was lost. One that has said why it went has not failed.
+    pub(crate) fn tell_of_loss(&self, held: &Held) {
+        let clusters = &self.worker().shared.clusters;
+        let Some(cluster) = clusters.get(usize::from(held.node.cluster)) else {
+            return;
+        };
+        match held.lease.state.session.has_said_farewell() {
+            true => cluster.look_at(held.node),
+            false => cluster.report_failure(held.node),
+        }
+    }
+
     /// Gives the server connection back.
     fn release(&mut self) {
+        self.leave_traced_server();
         let Some(mut held) = self.held.take() else {
             return;
         };
-        self.count_load(held.node, false);
+        self.count_load(held.node, Loads::finished);
         let runs_anew = self.replay.due.is_some();
         if runs_anew {
             // Whatever was set in its transaction there is rolled back.
@@ -374,7 +478,11 @@ impl Client {
             Poll::Ready(Ok(0) | Err(_)) => return Err(Box::new(Next::Gone)),
             Poll::Ready(Ok(count)) => count,
         };
+        self.slot.shown.add_received(count);
         let input = buffer.get(..joined + count).unwrap_or_default();
+        if let Some(tap) = &mut self.tap {
+            tap.read_from_client(input.get(joined..).unwrap_or_default());
+        }
         if joined < self.inbuf.len() {
             self.inbuf.extend_from_slice(input);
             drop(buffer);
@@ -397,24 +505,35 @@ impl Client {
     /// A server connection that died before anything was sent on it: the batch that waits gets another.
     fn give_up_unused(&mut self) {
         if let Some(held) = self.held.take() {
-            self.count_load(held.node, false);
+            self.count_load(held.node, Loads::finished);
         }
     }
 
-    /// Gives up a server connection that has died, where the session can do without it; returns whether that is so.
-    fn lose_if_spare(&mut self) -> bool {
-        let Some(held) = &self.held else { return false };
+    /// Gives up a server connection that has died, where the session can do without it; returns whether that is so. A session
+    /// that was terminated there ends.
+    pub(crate) fn lose_if_spare(&mut self) -> Step {
+        let Some(held) = &self.held else {
+            return Ok(false);
+        };
         if self.replay.due.is_some() {
             // There is a batch to be brought elsewhere.
-            return false;
+            return Ok(false);
+        }
+        if held.is_terminating() && self.session.is_settled() {
+            return Err(Box::new(
+                match held.lease.state.session.has_said_farewell() {
+                    true => Next::Gone,
+                    false => Next::End(Box::new(Fault::terminated())),
+                },
+            ));
         }
         match held.stage {
             Stage::Fresh => self.give_up_unused(),
             Stage::Asking if held.pins.is_empty() => self.lose_quietly(),
             Stage::Asking | Stage::Used if self.reopens() => self.lose_quietly(),
-            Stage::Asking | Stage::Used => return false,
+            Stage::Asking | Stage::Used => return Ok(false),
         }
-        true
+        Ok(true)
     }
 
     /// A server connection that died when the session could do without it: its transaction is over, or only read on a replica
@@ -423,26 +542,24 @@ impl Client {
         let Some(mut held) = self.held.take() else {
             return;
         };
-        self.count_load(held.node, false);
+        self.count_load(held.node, Loads::finished);
         if held.stage == Stage::Asking {
             self.session.server_lost();
             self.leave_block(false);
         } else {
+            self.note_use(held.node, held.role);
             self.session.leave(&mut held.lease.state.session);
             self.lose_block_replica(held.status());
         }
         if self.input == Input::Blocked {
             self.input = Input::Pending;
         }
-        let clusters = &self.worker().shared.clusters;
-        if let Some(cluster) = clusters.get(usize::from(held.node.cluster)) {
-            cluster.report_failure(held.node);
-        }
+        self.tell_of_loss(&held);
     }
 
     fn server_violation(&mut self, violation: &Violation) -> Box<Next> {
         if let Some(held) = self.held.take() {
-            self.count_load(held.node, false);
+            self.count_load(held.node, Loads::finished);
             tracing::error!(server = %held.lease.state.address, %violation, "the server broke the protocol");
         }
         self.session.server_lost();

@@ -4,6 +4,7 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use pgweir_net::{Outgoing, Stream};
@@ -13,6 +14,7 @@ use pgweir_wire::backend::{Authentication, BackendKeyData, ParameterStatus, Read
 use crate::checkout;
 use crate::client_task::Identity;
 use crate::fault::Fault;
+use crate::holds::Target;
 use crate::worker::Worker;
 
 /// Bytes per read of a replication stream.
@@ -47,6 +49,10 @@ pub(crate) async fn serve(
     parameters: Vec<(String, String)>,
     client: &mut Stream,
 ) -> Result<(), Fault> {
+    let mut pass = worker.shared.passes.begin(Target {
+        cluster: identity.cluster,
+        database: Arc::clone(&identity.server_database),
+    });
     let topology = worker.topology(identity.cluster);
     let Some(node) = topology.primary().map(|primary| primary.id) else {
         return Err(Fault::no_primary());
@@ -62,8 +68,10 @@ pub(crate) async fn serve(
         "true"
     };
     passed.push(("replication".into(), value.into()));
-    let login = checkout::login(worker, identity, node, passed)
-        .map_err(|error| Fault::from_connect(&error))?;
+    let config = worker.shared.config.load_full();
+    let (key, user) = (identity.pool_key(node), config.user(&identity.user));
+    let login =
+        checkout::login(worker, &key, user, passed).map_err(|error| Fault::from_connect(&error))?;
     let (connection, _) = pgweir_backend::connect(&login)
         .await
         .map_err(|error| Fault::from_connect(&error))?;
@@ -90,7 +98,16 @@ pub(crate) async fn serve(
     if client.write_all(&bytes).await.is_err() {
         return Ok(());
     }
-    let mut server = connection.stream;
+    tokio::select! {
+        () = pass_through(client, connection.stream) => {}
+        // It may last for ever, so that nobody waits for its end.
+        () = pass.ended() => {}
+    }
+    Ok(())
+}
+
+/// Passes bytes to and fro until either side ends.
+async fn pass_through(client: &mut Stream, mut server: Stream) {
     let mut buffer = vec![0; BUFFER_BYTES];
     let (mut to_server, mut to_client) = (Outgoing::new(), Outgoing::new());
     poll_fn(|cx| {
@@ -107,7 +124,6 @@ pub(crate) async fn serve(
         }
     })
     .await;
-    Ok(())
 }
 
 enum Pass {

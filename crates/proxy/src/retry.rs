@@ -10,28 +10,34 @@
 //! | an error that only recovery raises | to the primary, and the shape is remembered | once |
 //! | something missing, perhaps not replayed yet | to the primary | once |
 //! | connection lost, shutdown, conflict with recovery, cancelled by another | to a replica that has not failed it, the last time to the primary | `read_retries` |
+//! | what goes in front of it is cancelled (a switch of settings, a BEGIN), so that it is skipped, writes too | where it is routed; the last time the client hears it | [`CANCELED_LIMIT`] |
 //! | "cached plan must not change result type" | where it is routed, with its statements prepared anew | [`STALE_LIMIT`] |
 //!
 //! ## Limits
-//! - What may have written is never run again, save after a stale plan, which is noticed before anything runs.
+//! - What may have written is never run again, save after a stale plan or a cancelled switch of settings, which are noticed before
+//!   anything runs.
+//! - What is cancelled in front of a batch too large to be kept is heard by the client at once, as an error of that batch.
 //! - On the primary a batch is watched only if it is small and runs a statement that was prepared before; a batch that
 //!   follows while it is unanswered ends the watch, because it has been sent already.
 //! - A node beyond the 64th is not remembered as failed; the number of retries bounds them all the same.
 
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use pgweir_config::PoolMode;
-use pgweir_model::{Health, NodeId, Reason, Role, Topology};
-use pgweir_route::{Instruction, RouteSetting};
-use pgweir_session::client::{Facts, Marks, Portion};
+use pgweir_model::{Health, NodeId, PrimaryReads, Reason, Role, Sqlstate, Topology};
+use pgweir_route::{Instruction, Loads, RouteSetting};
+use pgweir_session::client::{Facts, FrontFailure, Marks, Portion};
 use pgweir_session::{Refusal, Watch};
 use pgweir_sql::plan::Plan;
 use pgweir_wire::TransactionStatus;
 
 use crate::acquire::route_facts_of;
+use crate::block::Block;
 use crate::client_task::{Client, Input, Next};
 use crate::fault::Fault;
+use crate::signal::Signals;
 
 /// A kept batch larger than this is not kept beyond its use.
 const KEPT_BYTES: usize = 4096;
@@ -44,6 +50,11 @@ const PLAN_BYTES_LIMIT: usize = 8 * 1024;
 /// often, as each time costs the server the same.
 const STALE_LIMIT: u8 = 3;
 
+/// How often a batch runs again because what went in front of it was cancelled: by somebody who meant another session's
+/// statement, or by a limit of time. More than once, as the next connection may have such a limit as well; not often, as a
+/// session's own limit would be exceeded each time.
+const CANCELED_LIMIT: u8 = 3;
+
 /// How often batches were run again, for whatever reason a client did not hear of.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
@@ -53,6 +64,17 @@ pub(crate) struct Counters {
     pub(crate) read_retries: AtomicU64,
     /// With statements prepared anew.
     pub(crate) stale_plans: AtomicU64,
+    /// Because what went in front of them was cancelled.
+    pub(crate) canceled_switches: AtomicU64,
+}
+
+/// A whole batch behind something of ours, so that it runs only where that succeeds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Behind {
+    /// Its block, as it was before.
+    pub(crate) block: Option<Block>,
+    /// The batch was kept.
+    pub(crate) is_kept: bool,
 }
 
 /// Where a batch runs again.
@@ -82,6 +104,16 @@ pub(crate) struct Replay {
     failed: u64,
     /// How often its plans were stale.
     stale: u8,
+    /// Until when it waits for a replica, once it does.
+    waits_until: Option<Instant>,
+    /// It has been sent behind something of ours.
+    behind: Option<Behind>,
+    /// How often that was cancelled.
+    canceled: u8,
+    /// It runs where the session is pinned, whatever a replica could do.
+    pub(crate) stays: bool,
+    /// The processes that it signals.
+    pub(crate) signals: Option<Signals>,
 }
 
 impl Replay {
@@ -100,6 +132,41 @@ impl Replay {
         self.failures = 0;
         self.failed = 0;
         self.stale = 0;
+        self.waits_until = None;
+        self.canceled = 0;
+        self.stays = false;
+        if let Some(signals) = self.signals.take() {
+            signals.finish();
+        }
+    }
+
+    /// Begins or goes on with a wait for a replica, any replica: those that have failed it may have recovered. Returns when
+    /// the wait ends, which is `limit` after it began.
+    pub(crate) fn wait_for_replica(&mut self, limit: Duration) -> Instant {
+        self.failed = 0;
+        *self
+            .waits_until
+            .get_or_insert_with(|| Instant::now() + limit)
+    }
+
+    /// Forgets a wait for a replica: it begins anew.
+    pub(crate) fn forget_wait(&mut self) {
+        self.waits_until = None;
+    }
+
+    /// Returns whether a read that was failed so often runs again.
+    pub(crate) fn may_retry(&self, limit: u32) -> bool {
+        self.failures < limit
+    }
+
+    /// Returns whether it has begun to wait for a replica.
+    pub(crate) fn is_waiting_for_replica(&self) -> bool {
+        self.waits_until.is_some()
+    }
+
+    /// Returns whether the batch at hand was tried on a replica that failed it.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failures > 0
     }
 
     fn note_failure(&mut self, node: NodeId) {
@@ -113,7 +180,8 @@ impl Replay {
         if self.failures == 0 {
             return None;
         }
-        let is_last = self.failures >= limit && topology.primary.is_some();
+        let may_fall_back = topology.selection.primary_reads != PrimaryReads::Never;
+        let is_last = may_fall_back && self.failures >= limit && topology.primary.is_some();
         let mut narrowed = topology.clone();
         for (index, node) in (0u32..).zip(&mut narrowed.nodes) {
             let has_failed = self.failed.checked_shr(index).unwrap_or(0) & 1 == 1;
@@ -146,7 +214,9 @@ impl Client {
         let stays = held.is_primary()
             || !held.pins.is_empty()
             || self.identity.pool_mode == PoolMode::Session
-            || self.names_backend(facts, held.reason);
+            || self.names_backend(facts, held.reason)
+            // Elsewhere the process is another one.
+            || held.reason == Reason::Signal;
         if stays {
             self.replay.elsewhere = Due::Anywhere;
             let is_own = status == TransactionStatus::Idle && self.block.is_none();
@@ -181,7 +251,7 @@ impl Client {
     }
 
     /// Returns whether the batch is on a server that the client asked for by its name: it wants to hear that one.
-    fn names_backend(&self, facts: &Facts, reason: Reason) -> bool {
+    pub(crate) fn names_backend(&self, facts: &Facts, reason: Reason) -> bool {
         match reason {
             Reason::SessionSetting => matches!(self.choices.route, RouteSetting::Backend(_)),
             Reason::Hint => facts.deciding.as_ref().is_some_and(|plan| {
@@ -191,14 +261,32 @@ impl Client {
         }
     }
 
-    /// Watches the replies to a batch that has just been translated.
-    pub(crate) fn begin_watch(&mut self, watch: Watch, batch: &[u8]) {
+    /// Watches the replies to a batch that has just been translated; returns whether it was kept.
+    pub(crate) fn begin_watch(&mut self, watch: Watch, batch: &[u8]) -> bool {
         let is_worth_it = watch != Watch::Plan
             || (self.session.uses_old_plan() && batch.len() <= PLAN_BYTES_LIMIT);
         if is_worth_it {
             self.replay.keep(batch);
             self.session.watch(watch);
         }
+        is_worth_it
+    }
+
+    /// Keeps a batch that goes out behind something of ours, if it is not large. `is_kept` says that it has been kept already.
+    pub(crate) fn keep_behind_front(&mut self, behind: Behind, batch: &[u8]) {
+        let keeps = !behind.is_kept && batch.len() <= PLAN_BYTES_LIMIT;
+        if keeps {
+            self.replay.keep(batch);
+        }
+        self.replay.behind = Some(Behind {
+            is_kept: behind.is_kept || keeps,
+            ..behind
+        });
+    }
+
+    /// Notes that a batch goes out behind nothing of ours.
+    pub(crate) fn forget_front(&mut self) {
+        self.replay.behind = None;
     }
 
     /// The batch has failed before anything of its result has left: decides whether it runs again or the client hears of it.
@@ -235,7 +323,8 @@ impl Client {
                 Some(self.replay.elsewhere)
             }
             Refusal::StalePlan => None,
-            Refusal::Canceled if held.gate.is_some() => None,
+            Refusal::Canceled if held.is_canceled() => None,
+            Refusal::Fault if held.is_terminating() => None,
             Refusal::Fault | Refusal::Canceled
                 if self.replay.failures < self.identity.read_retries =>
             {
@@ -254,6 +343,7 @@ impl Client {
         if due.is_some() {
             self.session.abandon_replies(&mut held.lease.state.session);
             self.replay.due = due;
+            self.recall_flights();
         } else {
             self.session.stop_watching();
         }
@@ -271,14 +361,26 @@ impl Client {
     /// instead.
     pub(crate) fn run_again(&mut self, is_canceled: bool) {
         if is_canceled {
-            self.replay.end();
-            self.parked = None;
-            self.input = Input::Pending;
-            // The session has no server: the error leaves as the batch's own.
-            let _never_fatal = self.fail_here(Fault::canceled_while_waiting(), Portion::Batch);
+            let fault = Fault::canceled_while_waiting();
+            self.note_own_error(fault.sqlstate);
+            let mut error = Vec::new();
+            fault.encode(&mut error);
+            self.fail_kept(&error);
             return;
         }
         self.queue_replay();
+    }
+
+    /// Fails a batch that has left its server, with a complete ErrorResponse message: it leaves as the batch's own.
+    fn fail_kept(&mut self, error: &[u8]) {
+        let batch = std::mem::take(&mut self.replay.batch);
+        // What the session knows of plans is of the batch that it has looked at last, which may be one behind this.
+        self.record_failed(&batch, None, Sqlstate::QUERY_CANCELED);
+        self.forget_wait();
+        self.parked = None;
+        self.input = Input::Pending;
+        self.replay.end();
+        self.fail_with(error);
     }
 
     fn queue_replay(&mut self) {
@@ -298,18 +400,13 @@ impl Client {
         let Some(held) = self.held.take() else {
             return Err(Box::new(Next::Gone));
         };
-        self.count_load(held.node, false);
-        if let Some(cluster) = self
-            .worker()
-            .shared
-            .clusters
-            .get(usize::from(held.node.cluster))
-        {
-            cluster.report_failure(held.node);
-        }
+        self.count_load(held.node, Loads::finished);
+        self.counted.worker.books.note_loss(held.node);
+        self.tell_of_loss(&held);
         tracing::warn!(server = %held.lease.state.address, "a server connection was lost in use");
-        let may_repeat =
-            self.session.is_watching_read() && self.replay.failures < self.identity.read_retries;
+        let may_repeat = !held.is_terminating()
+            && self.session.is_watching_read()
+            && self.replay.may_retry(self.identity.read_retries);
         if self.replay.due.is_none() && may_repeat {
             let counters = &self.worker().shared.retries;
             counters.read_retries.fetch_add(1, Ordering::Relaxed);
@@ -329,45 +426,76 @@ impl Client {
                 may_have_written,
             )))));
         }
+        if self.has_shown(held.role) {
+            self.note_use(held.node, held.role);
+        }
+        self.recall_flights();
         self.session.forget_server();
         if self.block.is_some() {
             self.leave_block(true);
         }
-        self.run_again(held.gate.is_some());
+        self.run_again(held.is_canceled());
         Ok(())
     }
 
-    /// A server does not take the session's settings or its BEGIN, and has skipped the batch. A replica may not have replayed
-    /// yet what they name; the primary has accepted them before.
-    pub(crate) fn on_switch_failed(&mut self) -> Result<(), Box<Next>> {
-        if !self.session.may_repeat_elsewhere() {
-            return Err(Box::new(Next::End(Box::new(Fault::parameters_refused()))));
-        }
+    /// Returns whether a server that is left with a batch that is to run again has shown something before: the batch was not
+    /// the first of its transaction there.
+    pub(crate) fn has_shown(&self, role: Role) -> bool {
+        role == Role::Replica && self.block.is_some() && self.replay.elsewhere == Due::Primary
+    }
+
+    /// What stood in front of a batch has failed: the session's settings, its BEGIN. The server has skipped the batch, and its
+    /// connection is given up.
+    pub(crate) fn on_front_failed(&mut self, failure: FrontFailure) -> Result<(), Box<Next>> {
+        let error = self.session.take_front_error();
+        let counters = &self.counted.worker.shared.retries;
+        let due = match (failure, self.replay.behind) {
+            // A replica may not have replayed yet what they name; the primary has accepted them before.
+            (FrontFailure::OfRead, _) => {
+                counters.reroutes.fetch_add(1, Ordering::Relaxed);
+                Some(Due::Primary)
+            }
+            (FrontFailure::Canceled, Some(behind)) => {
+                let again = behind.is_kept && self.replay.canceled < CANCELED_LIMIT;
+                if again {
+                    counters.canceled_switches.fetch_add(1, Ordering::Relaxed);
+                }
+                again.then_some(Due::Anywhere)
+            }
+            (FrontFailure::Canceled, None) | (FrontFailure::Refused, _) => {
+                self.out.push(&error);
+                return Err(Box::new(Next::End(Box::new(Fault::parameters_refused()))));
+            }
+        };
         let Some(held) = self.held.take() else {
             return Ok(());
         };
-        self.count_load(held.node, false);
-        let counters = &self.worker().shared.retries;
-        counters.reroutes.fetch_add(1, Ordering::Relaxed);
-        self.replay.due = Some(Due::Primary);
+        self.count_load(held.node, Loads::finished);
+        self.recall_flights();
         self.session.forget_server();
-        if self.block.is_some() {
-            self.leave_block(true);
+        self.block = self.replay.behind.and_then(|behind| behind.block);
+        let is_canceled = held.is_canceled();
+        match due {
+            Some(due) => {
+                self.replay.canceled += u8::from(failure == FrontFailure::Canceled);
+                self.replay.due = Some(due);
+                self.run_again(is_canceled);
+            }
+            None => self.fail_kept(&error),
         }
-        self.run_again(held.gate.is_some());
         Ok(())
     }
 
-    /// A replica cannot be connected to; returns whether the parked batch is routed again.
+    /// A replica cannot be connected to; returns whether the parked batch is routed again, in the end to the primary. One that
+    /// the client has asked for by its name is no other.
     pub(crate) fn on_replica_unreachable(&mut self, node: NodeId, reason: Reason) -> bool {
         let facts = self.session.facts();
         let is_chosen_by_name = self.names_backend(facts, reason);
-        let again = !is_chosen_by_name && self.replay.failures < self.identity.read_retries;
-        if again {
+        if !is_chosen_by_name {
             self.replay.note_failure(node);
             self.input = Input::Pending;
         }
-        again
+        !is_chosen_by_name
     }
 }
 
@@ -419,6 +547,23 @@ mod tests {
         assert_eq!(healthy(&replay, &topology, 1), [0, 1]);
         replay.end();
         assert_eq!(healthy(&replay, &topology, 1), [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_primary_that_takes_no_reads_is_no_last_try_and_a_wait_forgives() {
+        let mut topology = topology();
+        topology.selection.primary_reads = PrimaryReads::Never;
+        let mut replay = Replay::default();
+        replay.note_failure(NodeId {
+            cluster: 0,
+            node: 2,
+        });
+        assert_eq!(healthy(&replay, &topology, 1), [0, 1]);
+        let limit = Duration::from_secs(1);
+        let until = replay.wait_for_replica(limit);
+        assert_eq!(healthy(&replay, &topology, 1), [0, 1, 2]);
+        // One wait, however often it is looked again.
+        assert_eq!(replay.wait_for_replica(limit), until);
     }
 
     #[test]

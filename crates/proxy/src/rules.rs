@@ -1,11 +1,12 @@
 //! The rules of the configuration as the router asks them, and what they say of the batch at hand.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pgweir_config::{Config, RuleKind, RuleRoute};
 use pgweir_consistency::MaxLag;
 use pgweir_route::rules::{Action, ClientMatch, StatementMatch};
-use pgweir_route::{Asks, Consistency, Login, RouteError, RouteSetting, Rule, RuleSet};
+use pgweir_route::{Asks, Login, RouteError, RouteSetting, Rule, RuleSet};
 use pgweir_sql::{Fingerprint, Name, StatementKind};
 
 use crate::client_task::Client;
@@ -42,8 +43,9 @@ fn rule(rule: &pgweir_config::Rule) -> Rule {
                     pgweir_config::MaxLag::Time(age) => MaxLag::Time(age),
                     pgweir_config::MaxLag::Bytes(bytes) => MaxLag::Bytes(bytes),
                 }),
-                consistency: action.consistency.map(consistency),
+                consistency: action.consistency,
             },
+            timeout: action.timeout,
             block: action.block.clone(),
         },
     }
@@ -55,14 +57,6 @@ fn route(route: &RuleRoute) -> RouteSetting {
         RuleRoute::Primary => RouteSetting::Primary,
         RuleRoute::Replica => RouteSetting::Replica,
         RuleRoute::Backend(name) => RouteSetting::Backend(Arc::clone(name)),
-    }
-}
-
-/// Returns what the router calls it.
-pub(crate) fn consistency(word: pgweir_config::Consistency) -> Consistency {
-    match word {
-        pgweir_config::Consistency::Session => Consistency::Session,
-        pgweir_config::Consistency::Eventual => Consistency::Eventual,
     }
 }
 
@@ -94,6 +88,20 @@ impl Client {
             application: &self.identity.application,
         });
         self.session.keep_plans(generation != 0);
+    }
+
+    /// Returns how long a rule lets the batch at hand run on a server.
+    pub(crate) fn timeout_by_rule(&self) -> Option<Duration> {
+        if self.applicable.generation() == 0 {
+            return None;
+        }
+        let rules = self.worker().rules();
+        if !rules.has_timeouts() {
+            return None;
+        }
+        rules
+            .ruling(self.session.facts().plans.iter(), &self.applicable)?
+            .timeout
     }
 
     /// Returns what a rule says that refuses the batch at hand.

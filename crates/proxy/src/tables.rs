@@ -12,7 +12,8 @@ use pgweir_backend::ServerConnection;
 use pgweir_model::{NodeId, PoolKey};
 use pgweir_session::{ParameterSet, SharedParameters};
 
-use crate::block::Defaults;
+use crate::meaning::Defaults;
+use crate::pools::PoolCap;
 
 /// Entries per table. Chosen: some thousand users and parameter sets are usual at most; beyond that a table is emptied
 /// and fills again, which costs a login or two.
@@ -87,6 +88,17 @@ impl<K: Eq + Hash, V: Clone> Table<K, V> {
             .clone()
     }
 
+    /// Returns all that it holds.
+    pub(crate) fn all(&self) -> Vec<(K, V)>
+    where
+        K: Clone,
+    {
+        let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (map.iter())
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
+    }
+
     pub(crate) fn clear(&self) {
         self.0
             .lock()
@@ -100,6 +112,8 @@ impl<K: Eq + Hash, V: Clone> Table<K, V> {
 pub(crate) struct SharedTables {
     /// Never emptied: as many as there are nodes times databases times users in use.
     pub(crate) pools: Table<PoolKey, Arc<SharedPool>>,
+    /// Likewise, of nodes times databases.
+    pub(crate) caps: Table<(NodeId, Arc<str>), Arc<PoolCap>>,
     pub(crate) reported: Table<LoginKey, Reported>,
     pub(crate) scram_keys: Table<(NodeId, Arc<str>), ScramKeys>,
     pub(crate) verifiers: Table<Arc<str>, Arc<KnownPassword>>,

@@ -1,28 +1,35 @@
 //! One worker: a thread, its single-threaded runtime, and what its sessions share without locks.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use pgweir_backend::{Address, ServerConnection};
+use pgweir_admin::{Phase, Refusal, TraceLine, Wanted};
+use pgweir_backend::Address;
 use pgweir_cluster::TopologyReader;
 use pgweir_model::{NodeId, PoolKey, Topology};
 use pgweir_net::{StdStream, Stream};
-use pgweir_pool::LocalPool;
 use pgweir_route::{Balancer, Loads, RuleSet};
 use pgweir_session::{StatementTable, Tables};
 use pgweir_sql::plan::PlanTable;
 use pgweir_wire::Gather;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, mpsc, oneshot};
 
+use crate::account::Books;
 use crate::cancel::Slots;
+use crate::facts::Part;
+use crate::holds::Held;
+use crate::limits::IdleLimits;
 use crate::login;
-use crate::proxy::{Phase, Shared};
+use crate::observe::{Count, Observations, Outcome};
+use crate::orders::Chore;
+use crate::pools::Pools;
+use crate::proxy::Shared;
+use crate::signal::SignalRequest;
 
 /// Bytes per read, in either direction. One buffer serves all sessions of a thread.
 ///
@@ -32,7 +39,7 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 
 /// How often the worker's clock is set. It dates idle connections and judges the age of snapshots, which are a matter
 /// of seconds; what must be exact reads the clock itself.
-const CLOCK_PERIOD: Duration = Duration::from_millis(50);
+pub(crate) const CLOCK_PERIOD: Duration = Duration::from_millis(50);
 
 /// How often idle connections are looked through.
 const REAP_PERIOD: Duration = Duration::from_secs(1);
@@ -40,8 +47,8 @@ const REAP_PERIOD: Duration = Duration::from_secs(1);
 /// Text of prepared statements that one worker keeps per generation.
 const STATEMENT_BYTES_LIMIT: usize = 32 * 1024 * 1024;
 
-/// The generation of the rules that a worker starts with.
-const FIRST_RULES: u64 = 1;
+/// The generation of the configuration that a worker starts with.
+const FIRST_CONFIG: u64 = 1;
 
 /// A note for a worker, from any thread.
 #[derive(Debug)]
@@ -57,10 +64,47 @@ pub(crate) enum Mail {
         /// Dropped when the request has been dealt with.
         done: oneshot::Sender<()>,
     },
+    /// A statement that signals one of its clients.
+    Signal {
+        /// The process ID that we gave the client.
+        process_id: u32,
+        /// What is to be answered.
+        request: SignalRequest,
+    },
+    /// Somebody asks what this thread has counted for a database.
+    Observed {
+        /// As clients name it.
+        database: Arc<str>,
+        /// Who asks.
+        reply: oneshot::Sender<Vec<(Outcome, Count)>>,
+    },
+    /// Somebody asks for what this thread knows of what is shown.
+    Report {
+        /// The parts of it that are asked for.
+        wanted: Wanted,
+        /// Who asks.
+        reply: oneshot::Sender<Part>,
+    },
+    /// The statistics of statements are to be emptied.
+    ResetStatements,
+    /// Somebody wants the messages of one of its clients written down.
+    Trace {
+        /// The process ID that we gave the client.
+        client: u32,
+        /// What is to be answered.
+        reply: oneshot::Sender<Result<mpsc::Receiver<TraceLine>, Refusal>>,
+    },
     /// Somebody waits for a connection of this pool.
     Serve(PoolKey),
     /// The configuration was replaced.
     ConfigChanged,
+    /// A part of an operator's order.
+    Order {
+        /// What is to be done.
+        chore: Chore,
+        /// Told how many clients that concerned, when it is done.
+        done: oneshot::Sender<usize>,
+    },
 }
 
 /// What the sessions of one thread share.
@@ -71,18 +115,53 @@ pub(crate) struct Worker {
     pub(crate) gather: RefCell<Gather>,
     pub(crate) tables: RefCell<Tables>,
     pub(crate) slots: Slots,
+    /// What would have gone where, where that is only counted.
+    pub(crate) observed: RefCell<Observations>,
+    /// What is counted.
+    pub(crate) books: Books,
+    log: Cell<LogLimits>,
     /// Shared with every task that tells a server to stop what nobody waits for any more: the worker ends after them.
     pub(crate) farewells: Rc<()>,
     clusters: Vec<RefCell<ClusterView>>,
-    pools: RefCell<HashMap<PoolKey, LocalPool<ServerConnection>>>,
+    pub(crate) pools: RefCell<Pools>,
     clock: Cell<Instant>,
+    /// Grows when a server of any cluster has another role or health, and while one is down: what sessions look at.
+    roles: Cell<u64>,
+    /// The sum of the clusters' versions of that.
+    roles_known: Cell<u64>,
     /// As last heard: read at every turn of every session, so it is no lock's.
     phase: Cell<Phase>,
+    /// What is held back, as last heard.
+    held: RefCell<Arc<Held>>,
+    /// Whether that is anything: all that a session looks at in the steady state.
+    is_holding: Cell<bool>,
+    /// Told of changes of the phase and of what is held back, for those who log in.
+    pub(crate) changed: Notify,
+    pub(crate) idle_limits: Cell<IdleLimits>,
     rules: RefCell<Rc<RuleSet>>,
     /// That of `rules`; 0 where there are none.
     rules_generation: Cell<u64>,
-    /// How many sets of rules there have been: the generation of the last.
-    rules_made: Cell<u64>,
+    /// How many configurations there have been.
+    config_generation: Cell<u64>,
+}
+
+/// What is logged of batches.
+#[derive(Debug, Clone, Copy)]
+struct LogLimits {
+    /// `Duration::MAX` where none is slow.
+    slow_after: Duration,
+    has_text: bool,
+}
+
+impl LogLimits {
+    fn new(config: &pgweir_config::Config) -> Self {
+        let log = &config.log;
+        LogLimits {
+            slow_after: log.slow_statements.unwrap_or(Duration::MAX),
+            has_text: log.slow_statements.is_some()
+                && log.statements == pgweir_config::LoggedStatements::Text,
+        }
+    }
 }
 
 /// One cluster as a worker sees it.
@@ -110,7 +189,7 @@ impl Worker {
                 addresses: cluster.backends.iter().map(address).collect(),
             })
         };
-        let rules = crate::rules::compile(&config, FIRST_RULES);
+        let rules = crate::rules::compile(&config, FIRST_CONFIG);
         let worker_number = u16::try_from(index).unwrap_or(u16::MAX);
         let capacity = config.server.statement_cache;
         let tables = Tables {
@@ -124,6 +203,9 @@ impl Worker {
             gather: RefCell::new(Gather::new()),
             tables: RefCell::new(tables),
             slots: Slots::new(index),
+            observed: RefCell::default(),
+            books: Books::new(&config),
+            log: Cell::new(LogLimits::new(&config)),
             clusters: shared
                 .clusters
                 .iter()
@@ -133,12 +215,33 @@ impl Worker {
             farewells: Rc::default(),
             pools: RefCell::default(),
             clock: Cell::new(Instant::now()),
+            roles: Cell::new(0),
+            roles_known: Cell::new(0),
             phase: Cell::new(Phase::Serving),
-            rules_made: Cell::new(FIRST_RULES),
+            held: RefCell::default(),
+            is_holding: Cell::new(false),
+            changed: Notify::new(),
+            idle_limits: Cell::new(IdleLimits::new(&config)),
+            config_generation: Cell::new(FIRST_CONFIG),
             rules_generation: Cell::new(rules.generation()),
             rules: RefCell::new(Rc::new(rules)),
             shared: Arc::clone(&shared),
         }
+    }
+
+    /// Returns how long a batch may take before it is logged.
+    pub(crate) fn slow_after(&self) -> Duration {
+        self.log.get().slow_after
+    }
+
+    /// Returns whether the texts of slow batches are to be logged, so that they must be kept.
+    pub(crate) fn logs_text(&self) -> bool {
+        self.log.get().has_text
+    }
+
+    /// Returns the generation of the configuration that sessions are to follow; never 0.
+    pub(crate) fn config_generation(&self) -> u64 {
+        self.config_generation.get()
     }
 
     /// Returns the generation of the rules that hold now; 0 where there are none.
@@ -153,8 +256,7 @@ impl Worker {
 
     /// Takes the rules of the present configuration over.
     fn apply_rules(&self, config: &pgweir_config::Config) {
-        self.rules_made.set(self.rules_made.get() + 1);
-        let rules = crate::rules::compile(config, self.rules_made.get());
+        let rules = crate::rules::compile(config, self.config_generation.get());
         self.rules_generation.set(rules.generation());
         self.rules.replace(Rc::new(rules));
     }
@@ -162,6 +264,51 @@ impl Worker {
     /// Returns the time to within [`CLOCK_PERIOD`], without a look at the clock.
     pub(crate) fn coarse_now(&self) -> Instant {
         self.clock.get()
+    }
+
+    /// Returns a number that grows when sessions must look at the servers that they use.
+    pub(crate) fn roles(&self) -> u64 {
+        self.roles.get()
+    }
+
+    /// Wakes the sessions when a server has another role or health than at the last look.
+    fn look_at_roles(&self) {
+        let version = |view: &RefCell<ClusterView>| view.borrow_mut().topology.load().roles_version;
+        let known = self.clusters.iter().map(version).sum();
+        if self.roles_known.replace(known) != known {
+            self.wake_for_roles();
+        }
+    }
+
+    /// Wakes the sessions now and then while a server is down: some may have waited for it long enough.
+    fn look_at_the_silent(&self) {
+        let is_down = |node: &pgweir_model::Node| node.health == pgweir_model::Health::Down;
+        let has_down = |view: &RefCell<ClusterView>| {
+            let mut view = view.borrow_mut();
+            view.topology.load().nodes.iter().any(is_down)
+        };
+        if self.clusters.iter().any(has_down) {
+            self.wake_for_roles();
+        }
+    }
+
+    /// Takes over what is held back now, and lets all who wait, or are to, look at it.
+    pub(crate) fn take_holds(&self) {
+        let held = self.shared.holds.load();
+        self.is_holding.set(held.is_any());
+        self.held.replace(held);
+        self.slots.wake_all();
+        self.changed.notify_waiters();
+    }
+
+    /// Returns whether no server connection of a database may be taken, by its name on the servers.
+    pub(crate) fn is_held_back(&self, cluster: u16, database: &str) -> bool {
+        self.is_holding.get() && self.held.borrow().holds(cluster, database)
+    }
+
+    pub(crate) fn wake_for_roles(&self) {
+        self.roles.set(self.roles.get() + 1);
+        self.slots.wake_all();
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -188,65 +335,19 @@ impl Worker {
             .cloned()
     }
 
-    /// Returns this thread's part of a pool.
-    pub(crate) fn pool(&self, key: &PoolKey, limit: usize) -> LocalPool<ServerConnection> {
-        if let Some(pool) = self.pools.borrow().get(key) {
-            return pool.clone();
-        }
-        let pool = LocalPool::new(self.shared.pool(key, limit), self.index);
-        self.pools.borrow_mut().insert(key.clone(), pool.clone());
-        pool
-    }
-
-    fn serve(&self, key: &PoolKey) {
-        // A thread that has no part of the pool has nothing to hand out, and is not asked: it publishes nothing.
-        let pool = self.pools.borrow().get(key).cloned();
-        if let Some(pool) = pool {
-            pool.serve();
-        }
-    }
-
-    /// Takes the limits of the pools and the rules of the present configuration over.
+    /// Takes the limits of the pools and the rules of the present configuration over. Sessions follow by themselves.
     fn apply_config(&self) {
         let config = self.shared.config.load();
+        self.config_generation.set(self.config_generation.get() + 1);
         self.apply_rules(&config);
-        let pools: Vec<_> = self
-            .pools
-            .borrow()
-            .iter()
-            .map(|(key, pool)| (key.clone(), pool.clone()))
-            .collect();
-        for (key, pool) in pools {
-            let size = config
-                .databases
-                .iter()
-                .find(|db| {
-                    db.cluster_index == key.node.cluster
-                        && db.server_name(&key.database) == &*key.database
-                })
-                .map(|db| db.pool_size);
-            if let Some(size) = size {
-                pool.shared()
-                    .set_limit(usize::try_from(size).unwrap_or(usize::MAX));
-            }
-            pool.shared().set_lifetime(config.server.server_lifetime);
-            pool.shared().set_queue_limit(config.server.max_queue);
+        self.books.apply(&config);
+        self.log.set(LogLimits::new(&config));
+        let limits = IdleLimits::new(&config);
+        if self.idle_limits.replace(limits) != limits {
+            // Who is idle has noted what was the limit then.
+            self.slots.wake_all();
         }
-    }
-
-    fn reap(&self) {
-        let config = self.shared.config.load();
-        let min = config
-            .databases
-            .iter()
-            .map(|db| db.pool_min)
-            .max()
-            .unwrap_or(0);
-        let min = usize::try_from(min).unwrap_or(usize::MAX);
-        let pools: Vec<_> = self.pools.borrow().values().cloned().collect();
-        for pool in pools {
-            pool.reap(self.coarse_now(), config.server.server_idle_timeout, min);
-        }
+        self.resize_pools(&config);
     }
 }
 
@@ -299,14 +400,19 @@ async fn serve(worker: Rc<Worker>, mut mail: UnboundedReceiver<Mail>) {
             },
             _ = clock.tick() => {
                 worker.clock.set(Instant::now());
+                worker.look_at_roles();
+                worker.slots.wake_due(worker.coarse_now());
+                worker.relieve_waiters();
                 if worker.coarse_now().duration_since(reaped_at) >= REAP_PERIOD {
                     reaped_at = worker.coarse_now();
-                    worker.reap();
+                    worker.tend_pools();
+                    worker.look_at_the_silent();
                 }
             }
             changed = phase.changed() => {
                 worker.phase.set(worker.shared.phase());
                 worker.slots.wake_all();
+                worker.changed.notify_waiters();
                 if changed.is_err() || worker.phase() == Phase::Stopping {
                     break;
                 }
@@ -352,8 +458,31 @@ fn on_mail(worker: &Rc<Worker>, note: Mail) {
                 worker.slots.request(process_id, &secret, done);
             }));
         }
-        Mail::Serve(key) => worker.serve(&key),
+        Mail::Serve(key) => worker.serve_pool(&key),
+        Mail::Signal {
+            process_id,
+            request,
+        } => worker.slots.signal(process_id, request),
+        Mail::Trace { client, reply } => {
+            // Whoever asked may have gone.
+            let _gone = reply.send(worker.slots.trace(client));
+        }
+        Mail::Observed { database, reply } => {
+            // Whoever asked may have gone.
+            let _gone = reply.send(worker.observed.borrow().of(&database));
+        }
+        Mail::Report { wanted, reply } => {
+            if !reply.is_closed() {
+                // Whoever asked may have gone.
+                let _gone = reply.send(worker.report(wanted));
+            }
+        }
+        Mail::ResetStatements => worker.books.reset_statements(),
         Mail::ConfigChanged => worker.apply_config(),
+        Mail::Order { chore, done } => {
+            // Whoever gave the order may have gone.
+            let _gone = done.send(worker.do_chore(chore));
+        }
     }
 }
 

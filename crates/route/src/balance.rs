@@ -1,4 +1,5 @@
-//! Which of the eligible replicas: exact weights while they are equally loaded, away from one that is overloaded.
+//! Which of the eligible replicas: exact weights while they are equally loaded, away from one that is overloaded; or in one
+//! of the other ways that an operator may choose.
 //!
 //! ## Why
 //! Power of two choices alone does not keep to the weights: of two idle servers it always takes the heavier. Weighted
@@ -10,19 +11,39 @@
 //!
 //! Over that stands load: when the choice has clearly more in flight for its weight than another, the least loaded one
 //! takes its turn, and pays for it. A short stall is thus made up for later; the debt is bounded, so that a server that
-//! is slow for long is not flooded when it recovers.
+//! is slow for long is not flooded when it recovers. Of two that are equally loaded the one that has answered faster is
+//! the least loaded.
+//!
+//! `round_robin` is the same credit without noise and without a look at the load, `random` the weights alone, and `nearest`
+//! is `least_loaded` among the replicas of the proxy's own zone. Those elsewhere take a request when none there is
+//! eligible, or when each of them is overloaded beside the least loaded one elsewhere.
 //!
 //! ## Limits
-//! Each worker thread has its own balancer and knows only its own requests in flight. No lock, no atomic, no allocation
-//! per pick; the first pick of a larger topology allocates once.
+//! Each worker thread has its own balancer and knows only its own requests in flight and its own latencies. No lock, no
+//! atomic, no allocation per pick; the first pick of a larger topology allocates once.
 
-use pgweir_model::{Node, Topology};
+use std::time::Duration;
 
-/// Requests in flight per node, of one worker thread.
+use pgweir_model::{Balance, Node, Topology};
+
+/// Requests in flight per node and how long they take, of one worker thread.
 #[derive(Debug, Clone, Default)]
 pub struct Loads {
-    in_flight: Vec<u32>,
+    nodes: Vec<Load>,
 }
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Load {
+    in_flight: u32,
+    /// Those that wait for a connection.
+    waiting: u32,
+    /// Smoothed, in 1/[`LATENCY_PARTS`] of a microsecond, so that what is shorter than a step is not lost.
+    latency: Option<u64>,
+}
+
+/// One of how many parts of the smoothed latency the newest one makes up. Chosen: some twenty answers forget what was
+/// before, so that a server that has recovered is soon known as fast, and one slow statement does not decide.
+const LATENCY_PARTS: u64 = 8;
 
 impl Loads {
     /// Returns no load on any node.
@@ -32,25 +53,77 @@ impl Loads {
 
     /// Counts a request that was sent to the node at `index` of the topology.
     pub fn started(&mut self, index: usize) {
-        if index >= self.in_flight.len() {
-            self.in_flight.resize(index + 1, 0);
+        if let Some(load) = self.load(index) {
+            load.in_flight = load.in_flight.saturating_add(1);
         }
-        if let Some(count) = self.in_flight.get_mut(index) {
-            *count = count.saturating_add(1);
+    }
+
+    /// Counts a request that waits for a connection to the node at `index`.
+    pub fn waits(&mut self, index: usize) {
+        if let Some(load) = self.load(index) {
+            load.waiting = load.waiting.saturating_add(1);
         }
+    }
+
+    /// Counts a request to the node at `index` as waiting no more.
+    pub fn waited(&mut self, index: usize) {
+        if let Some(load) = self.nodes.get_mut(index) {
+            load.waiting = load.waiting.saturating_sub(1);
+        }
+    }
+
+    fn load(&mut self, index: usize) -> Option<&mut Load> {
+        if index >= self.nodes.len() {
+            self.nodes.resize(index + 1, Load::default());
+        }
+        self.nodes.get_mut(index)
     }
 
     /// Counts a request to the node at `index` as answered, or given up.
     pub fn finished(&mut self, index: usize) {
-        if let Some(count) = self.in_flight.get_mut(index) {
-            *count = count.saturating_sub(1);
+        if let Some(load) = self.nodes.get_mut(index) {
+            load.in_flight = load.in_flight.saturating_sub(1);
         }
+    }
+
+    /// Takes into account how long the node at `index` has taken to answer.
+    ///
+    /// A coarse clock is good enough: what it rounds down once it rounds up another time, and the smoothing takes the mean.
+    pub fn answered(&mut self, index: usize, after: Duration) {
+        let newest = u64::try_from(after.as_micros()).unwrap_or(u64::MAX / LATENCY_PARTS);
+        if let Some(load) = self.load(index) {
+            load.latency = Some(match load.latency {
+                None => newest.saturating_mul(LATENCY_PARTS),
+                Some(latency) => (latency - latency / LATENCY_PARTS).saturating_add(newest),
+            });
+        }
+    }
+
+    /// Returns the smoothed latency of the node at `index`; `None` before its first answer.
+    pub fn latency(&self, index: usize) -> Option<Duration> {
+        let latency = self.nodes.get(index)?.latency?;
+        Some(Duration::from_micros(latency / LATENCY_PARTS))
     }
 
     /// Returns how many requests to the node at `index` are unanswered.
     pub fn in_flight(&self, index: usize) -> u32 {
-        self.in_flight.get(index).copied().unwrap_or(0)
+        self.nodes.get(index).map_or(0, |load| load.in_flight)
     }
+
+    /// Returns how many requests were meant for the node at `index` and are not answered: those in flight, and those that wait
+    /// for a connection.
+    pub fn meant_for(&self, index: usize) -> u32 {
+        (self.nodes.get(index)).map_or(0, |load| load.in_flight.saturating_add(load.waiting))
+    }
+}
+
+/// What a server is picked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pick {
+    /// One read: the order is shuffled.
+    Read,
+    /// A session that may stay there: few picks make the shares, so that each takes its turn exactly.
+    Session,
 }
 
 /// The choice among replicas, for one worker thread and one cluster.
@@ -67,8 +140,7 @@ struct Candidate {
     index: usize,
     weight: u32,
     in_flight: u32,
-    /// Credit with noise.
-    claim: i64,
+    latency: Option<Duration>,
 }
 
 impl Balancer {
@@ -110,11 +182,29 @@ impl Balancer {
         loads: &Loads,
         eligible: impl Fn(&Node) -> bool,
     ) -> Option<usize> {
+        self.pick_for(Pick::Read, topology, loads, eligible)
+    }
+
+    /// Likewise, for more than one read: see [`Pick`].
+    pub fn pick_for(
+        &mut self,
+        what: Pick,
+        topology: &Topology,
+        loads: &Loads,
+        eligible: impl Fn(&Node) -> bool,
+    ) -> Option<usize> {
         let nodes = &topology.nodes;
-        if self.credit.len() < nodes.len() {
-            self.credit.resize(nodes.len(), 0);
+        while let Some(node) = nodes.get(self.credit.len()) {
+            // Threads that begin together do not begin with the same server, unless the order is fixed.
+            let head_start = match topology.selection.balance {
+                Balance::RoundRobin => 0,
+                Balance::LeastLoaded | Balance::Random | Balance::Nearest => {
+                    self.noise.below(node.effective_weight.into())
+                }
+            };
+            self.credit.push(head_start);
         }
-        let in_choice = |node: &Node| node.weight > 0 && eligible(node);
+        let in_choice = |node: &Node| node.is_in_choice() && eligible(node);
         let spent = !nodes
             .iter()
             .any(|node| node.effective_weight > 0 && in_choice(node));
@@ -123,48 +213,144 @@ impl Balancer {
             (true, false) => node.effective_weight,
             (true, true) => node.weight.saturating_mul(Node::WEIGHT_SCALE),
         };
-        let total: i64 = nodes.iter().map(|node| i64::from(weight(node))).sum();
-        let mut turn: Option<Candidate> = None;
-        let mut idlest: Option<Candidate> = None;
-        for (index, (node, credit)) in nodes.iter().zip(&mut self.credit).enumerate() {
-            let weight = weight(node);
-            if weight == 0 {
-                continue;
-            }
-            *credit = (*credit + i64::from(weight)).min(total.saturating_mul(Balancer::DEBT_PICKS));
-            let claim = *credit
-                + self
-                    .noise
-                    .below(total.saturating_mul(Balancer::NOISE_PICKS));
-            let candidate = Candidate {
-                index,
-                weight,
-                in_flight: loads.in_flight(index),
-                claim,
-            };
-            if turn.is_none_or(|turn| candidate.claim > turn.claim) {
-                turn = Some(candidate);
-            }
-            if idlest.is_none_or(|idlest| {
-                candidate.load_against(&idlest) < idlest.load_against(&candidate)
-            }) {
-                idlest = Some(candidate);
+        match topology.selection.balance {
+            Balance::LeastLoaded => self.least_loaded(what, nodes, loads, weight),
+            Balance::RoundRobin => self.round_robin(nodes, weight),
+            Balance::Random => self.random(nodes, weight),
+            Balance::Nearest => {
+                let stays = stays_near(nodes, loads, weight);
+                self.least_loaded(what, nodes, loads, |node| {
+                    let is_in = node.is_near == stays;
+                    if is_in { weight(node) } else { 0 }
+                })
             }
         }
-        let (turn, idlest) = (turn?, idlest?);
+    }
+
+    fn least_loaded(
+        &mut self,
+        what: Pick,
+        nodes: &[Node],
+        loads: &Loads,
+        weight: impl Fn(&Node) -> u32,
+    ) -> Option<usize> {
+        let total = total(nodes, &weight);
+        let noise_picks = match what {
+            Pick::Read => Balancer::NOISE_PICKS,
+            Pick::Session => 0,
+        };
+        let mut turn: Option<(Candidate, i64)> = None;
+        let mut idlest: Option<Candidate> = None;
+        for candidate in candidates(nodes, loads, weight) {
+            let noise = self.noise.below(total.saturating_mul(noise_picks));
+            let claim = self.earn(&candidate, total) + noise;
+            if turn.is_none_or(|(_, highest)| claim > highest) {
+                turn = Some((candidate, claim));
+            }
+            idlest = Some(candidate.or_idler(idlest));
+        }
+        let ((turn, _), idlest) = (turn?, idlest?);
         let taken = if turn.is_overloaded_beside(&idlest) {
             idlest
         } else {
             turn
         };
-        if let Some(credit) = self.credit.get_mut(taken.index) {
+        self.pay(taken.index, total);
+        Some(taken.index)
+    }
+
+    /// Smooth weighted round robin: each turn is as far from its neighbours as the weights allow.
+    fn round_robin(&mut self, nodes: &[Node], weight: impl Fn(&Node) -> u32) -> Option<usize> {
+        let total = total(nodes, &weight);
+        let mut turn: Option<(usize, i64)> = None;
+        for candidate in candidates(nodes, &Loads::default(), weight) {
+            let credit = self.earn(&candidate, total);
+            if turn.is_none_or(|(_, highest)| credit > highest) {
+                turn = Some((candidate.index, credit));
+            }
+        }
+        let (index, _) = turn?;
+        self.pay(index, total);
+        Some(index)
+    }
+
+    fn random(&mut self, nodes: &[Node], weight: impl Fn(&Node) -> u32) -> Option<usize> {
+        let mut lot = self.noise.below(total(nodes, &weight));
+        candidates(nodes, &Loads::default(), weight)
+            .find(|candidate| {
+                lot -= i64::from(candidate.weight);
+                lot < 0
+            })
+            .map(|candidate| candidate.index)
+    }
+
+    /// Gives a candidate its part of a pick; returns its credit.
+    fn earn(&mut self, candidate: &Candidate, total: i64) -> i64 {
+        let Some(credit) = self.credit.get_mut(candidate.index) else {
+            return 0;
+        };
+        let most = total.saturating_mul(Balancer::DEBT_PICKS);
+        *credit = (*credit + i64::from(candidate.weight)).min(most);
+        *credit
+    }
+
+    /// Lets the node that takes the request pay for it.
+    fn pay(&mut self, index: usize, total: i64) {
+        if let Some(credit) = self.credit.get_mut(index) {
             *credit = (*credit - total).max(-total.saturating_mul(Balancer::DEBT_PICKS));
         }
-        Some(taken.index)
     }
 }
 
+/// Returns the weights of all together.
+fn total(nodes: &[Node], weight: impl Fn(&Node) -> u32) -> i64 {
+    nodes.iter().map(|node| i64::from(weight(node))).sum()
+}
+
+/// Returns the nodes that have a weight.
+fn candidates(
+    nodes: &[Node],
+    loads: &Loads,
+    weight: impl Fn(&Node) -> u32,
+) -> impl Iterator<Item = Candidate> {
+    let candidate = move |(index, node): (usize, &Node)| Candidate {
+        index,
+        weight: weight(node),
+        in_flight: loads.in_flight(index),
+        latency: loads.latency(index),
+    };
+    let all = nodes.iter().enumerate().map(candidate);
+    all.filter(|candidate| candidate.weight > 0)
+}
+
+/// Returns whether the replicas of the own zone take the next request: one of them can, and not each of them is overloaded
+/// beside the least loaded one elsewhere.
+fn stays_near(nodes: &[Node], loads: &Loads, weight: impl Fn(&Node) -> u32) -> bool {
+    let of_zone = |is_near: bool| {
+        let weight = &weight;
+        candidates(nodes, loads, move |node: &Node| {
+            if node.is_near == is_near {
+                weight(node)
+            } else {
+                0
+            }
+        })
+    };
+    let elsewhere = of_zone(false).fold(None, |idlest, candidate: Candidate| {
+        Some(candidate.or_idler(idlest))
+    });
+    of_zone(true).any(|near| elsewhere.is_none_or(|other| !near.is_overloaded_beside(&other)))
+}
+
 impl Candidate {
+    /// Returns `other` if that is less loaded, or as much and not known to be slower; else this one.
+    fn or_idler(self, other: Option<Candidate>) -> Candidate {
+        let Some(other) = other else { return self };
+        let (own, others) = (self.load_against(&other), other.load_against(&self));
+        let is_idler = own < others || own == others && self.latency < other.latency;
+        if is_idler { self } else { other }
+    }
+
     /// Returns (in flight + 1) / weight, scaled so that it compares with `other`'s against this one.
     fn load_against(&self, other: &Candidate) -> u64 {
         (u64::from(self.in_flight) + 1).saturating_mul(u64::from(other.weight))

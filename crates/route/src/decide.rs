@@ -7,19 +7,21 @@
 //! anything else is asked.
 //!
 //! ## Limits
-//! It does not wait: a read whose write no replica has replayed yet goes to the primary at once. While there is no primary,
-//! reads go on with whatever replica answers, as far as its lag is not known to be too large.
+//! It does not wait: a read for which no replica shows enough yet goes to the primary, with a reason that says so; whether
+//! it is worth waiting first is what [`may_catch_up`] tells. While there is no primary, reads go on with whatever replica
+//! answers, as far as its lag is not known to be too large.
+//! Where `primary_reads` is `never`, a read for which no replica is eligible goes nowhere: the caller waits and asks again.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use pgweir_consistency::{Lag, MaxLag, Verdict};
-use pgweir_model::{Health, Node, Reason, Role, Topology};
+use pgweir_consistency::{Demand, Lag, MaxLag, Verdict};
+use pgweir_model::{Breaker, Consistency, Health, Node, PrimaryReads, Reason, Role, Topology};
 
-use crate::balance::{Balancer, Loads};
+use crate::balance::{Balancer, Loads, Pick};
 use crate::error::RouteError;
 use crate::facts::Facts;
-use crate::session_view::{Asks, Consistency, Held, Instruction, SessionView};
+use crate::session_view::{Asks, Held, Instruction, SessionView};
 
 /// Where a batch goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +63,7 @@ pub(crate) enum Standing {
     Down,
     /// It is too far behind, or how far is not known.
     Lagging,
-    /// It has not replayed what the session wrote.
+    /// It has not replayed what the read must see.
     NotReplayed,
     /// It may take the read.
     Eligible,
@@ -119,12 +121,12 @@ pub fn decide(
     if facts.learned {
         return to_primary(view, Reason::Learned);
     }
-    match choose(facts, session, view, balancer) {
+    match choose(Among::Readers, facts, session, view, balancer) {
         Ok(index) => Ok(Route {
             target: Target::Node(index),
             reason: facts.reason,
         }),
-        Err(none) => to_primary(view, none),
+        Err(none) => without_replica(view, none),
     }
 }
 
@@ -149,7 +151,7 @@ pub(crate) fn instruction<'a>(
 }
 
 /// Returns what is asked of a replica: by the hint, else by the session, else by a rule, else by the database.
-pub(crate) fn asks(facts: &Facts<'_>, session: &SessionView<'_>) -> Asks {
+pub fn asks(facts: &Facts<'_>, session: &SessionView<'_>) -> Asks {
     let rule = facts.rule.map(|rule| rule.asks).unwrap_or_default();
     let database = Asks {
         max_lag: None,
@@ -176,19 +178,27 @@ fn follow(
     match instruction {
         Instruction::Auto | Instruction::Primary => to_primary(view, by),
         Instruction::Replica if facts.is_known_write() => Err(refused),
-        Instruction::Replica => match choose(facts, session, view, balancer) {
+        Instruction::Replica => match choose(Among::Replicas, facts, session, view, balancer) {
             Ok(index) => Ok(Route {
                 target: Target::Node(index),
                 reason: by,
             }),
-            Err(none) => to_primary(view, none),
+            Err(none) => without_replica(view, none),
         },
         Instruction::Backend(name) => {
             let (index, node) = named(view.topology, name)?;
             if view.topology.primary != Some(index) && facts.is_known_write() {
                 return Err(refused);
             }
-            if node.health == Health::Down {
+            if node.is_drained && view.topology.primary != Some(index) {
+                return Err(RouteError::BackendDrained {
+                    name: Arc::clone(&node.name),
+                });
+            }
+            // One that was the primary, or claims to be it beside another, would take what is not known to write.
+            let is_false_primary =
+                node.role == Some(Role::Primary) && view.topology.primary != Some(index);
+            if node.health == Health::Down || is_false_primary {
                 return Err(RouteError::BackendDown {
                     name: Arc::clone(&node.name),
                 });
@@ -202,29 +212,98 @@ fn follow(
 }
 
 fn to_primary(view: &View<'_>, reason: Reason) -> Result<Route, RouteError> {
-    let index = view.topology.primary.ok_or(RouteError::NoPrimary)?;
+    let index = view.topology.primary.ok_or(match view.topology.is_split {
+        true => RouteError::Split,
+        false => RouteError::NoPrimary,
+    })?;
     Ok(Route {
         target: Target::Node(index),
         reason,
     })
 }
 
-/// Returns a replica for a read, or why there is none.
+/// Returns what a replica must show to take this read.
+pub fn demand(facts: &Facts<'_>, session: &SessionView<'_>) -> Demand {
+    Demand {
+        level: asks(facts, session).consistency.unwrap_or_default(),
+        token: session.token,
+        min_lsn: session.min_lsn,
+        arrived_at: session.arrived_at,
+    }
+}
+
+/// Returns whether a replica lacks nothing but what the read must see, and is so little behind that it may have it `within`
+/// that time.
+pub fn may_catch_up(
+    facts: &Facts<'_>,
+    session: &SessionView<'_>,
+    view: &View<'_>,
+    within: Duration,
+) -> bool {
+    let wants = Wants::of(facts, session);
+    view.topology.nodes.iter().any(|node| {
+        wants.standing(node, view) == Standing::NotReplayed
+            && node.lag.is_some_and(|lag| lag <= within)
+    })
+}
+
+/// Returns where a read goes for which no replica is eligible.
+fn without_replica(view: &View<'_>, reason: Reason) -> Result<Route, RouteError> {
+    match view.topology.selection.primary_reads {
+        PrimaryReads::Never => Err(RouteError::NoReplica { reason }),
+        PrimaryReads::Fallback | PrimaryReads::Share => to_primary(view, reason),
+    }
+}
+
+/// Whom a choice is among.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Among {
+    /// The eligible replicas.
+    Replicas,
+    /// They, and the primary where it takes reads by its weight.
+    Readers,
+}
+
+/// Returns whether a node is the primary and takes reads as a replica without lag does.
+pub(crate) fn shares(node: &Node, topology: &Topology) -> bool {
+    topology.selection.primary_reads == PrimaryReads::Share
+        && node.is_in_choice()
+        && (topology.primary()).is_some_and(|primary| primary.id == node.id)
+}
+
+/// Returns a node for a read, or why there is none.
 fn choose(
+    among: Among,
     facts: &Facts<'_>,
     session: &SessionView<'_>,
     view: &View<'_>,
     balancer: &mut Balancer,
 ) -> Result<usize, Reason> {
-    let eligible = |node: &Node| standing(node, facts, session, view) == Standing::Eligible;
+    // A session that is bound to a replica stays there: the primary, once used, is left only after a wait.
+    let wants = Wants::of(facts, session);
+    let bound_to = wants.bound_to();
+    if let Some(index) = bound_to
+        && let Some(node) = view.topology.nodes.get(index)
+        && wants.standing(node, view) == Standing::Eligible
+    {
+        return Ok(index);
+    }
+    let eligible = |node: &Node| {
+        among == Among::Readers && bound_to.is_none() && shares(node, view.topology)
+            || wants.standing(node, view) == Standing::Eligible
+    };
+    let what = match wants.demand.level {
+        Consistency::Session => Pick::Session,
+        Consistency::Eventual | Consistency::Strong => Pick::Read,
+    };
     balancer
-        .pick(view.topology, view.loads, eligible)
+        .pick_for(what, view.topology, view.loads, eligible)
         .ok_or_else(|| {
             let standings = view
                 .topology
                 .nodes
                 .iter()
-                .map(|node| standing(node, facts, session, view));
+                .map(|node| wants.standing(node, view));
             standings.max().unwrap_or(Standing::NoReplica).reason()
         })
 }
@@ -242,43 +321,60 @@ impl Standing {
     }
 }
 
-/// Returns whether a node may take a read of this session, and what it lacks.
-pub(crate) fn standing(
-    node: &Node,
-    facts: &Facts<'_>,
-    session: &SessionView<'_>,
-    view: &View<'_>,
-) -> Standing {
-    if node.role == Some(Role::Primary) || node.weight == 0 {
-        return Standing::NoReplica;
+/// What a read wants of whoever takes it: worked out once for all nodes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wants {
+    max_lag: Option<MaxLag>,
+    demand: Demand,
+}
+
+impl Wants {
+    pub(crate) fn of(facts: &Facts<'_>, session: &SessionView<'_>) -> Self {
+        Wants {
+            max_lag: asks(facts, session).max_lag,
+            demand: demand(facts, session),
+        }
     }
-    if node.role.is_none() || node.health != Health::Up {
-        return Standing::Down;
+
+    /// Returns the replica that a session stays with which has just read there.
+    fn bound_to(&self) -> Option<usize> {
+        let node = self.demand.token.visited();
+        node.filter(|_| self.demand.level == Consistency::Session)
     }
-    let asks = asks(facts, session);
-    if !is_within_limit(node, asks.max_lag, view) {
-        return Standing::Lagging;
+
+    /// Returns whether a node may take the read, and what it lacks.
+    pub(crate) fn standing(&self, node: &Node, view: &View<'_>) -> Standing {
+        if node.role == Some(Role::Primary) || !node.is_in_choice() {
+            return Standing::NoReplica;
+        }
+        if node.role.is_none() || node.health != Health::Up || !is_let_through(node, view) {
+            return Standing::Down;
+        }
+        if !is_within_limit(node, self.max_lag, view) {
+            return Standing::Lagging;
+        }
+        if self.demand.is_met_by(node) {
+            Standing::Eligible
+        } else {
+            Standing::NotReplayed
+        }
     }
-    let must_show = session
-        .wrote_at
-        .filter(|_| asks.consistency == Some(Consistency::Session));
-    match (must_show, node.replayed_through) {
-        (None, _) => Standing::Eligible,
-        (Some(wrote_at), Some(through)) if through > wrote_at => Standing::Eligible,
-        (Some(_), _) => Standing::NotReplayed,
+}
+
+fn is_let_through(node: &Node, view: &View<'_>) -> bool {
+    match node.breaker {
+        Breaker::Closed => true,
+        Breaker::Open => false,
+        Breaker::HalfOpen { trials } => view.loads.meant_for(usize::from(node.id.node)) < trials,
     }
 }
 
 fn is_within_limit(node: &Node, limit: Option<MaxLag>, view: &View<'_>) -> bool {
     let topology = view.topology;
-    if topology
-        .expires_at
-        .is_some_and(|expires_at| view.now > expires_at)
-    {
+    if !topology.vouches_at(view.now) {
         return false;
     }
-    if topology.primary.is_none() && node.lag.is_none() && node.lag_bytes.is_none() {
-        // Behind what? With no primary in sight since the start, reads that work are worth more than none.
+    if topology.is_unmeasured(node) {
         return true;
     }
     let Some(limit) = limit else {

@@ -6,12 +6,12 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use pgweir_consistency::MaxLag;
-use pgweir_model::{Health, Node, Reason, Topology};
+use pgweir_model::{Balance, Health, Node, Reason, Topology};
 use pgweir_sql::classify::Name;
 use pgweir_sql::{Classified, Fingerprint, Hint};
 
 use crate::balance::Balancer;
-use crate::decide::{Standing, Target, View, decide, instruction, standing};
+use crate::decide::{Standing, Target, View, Wants, decide, instruction, shares};
 use crate::error::RouteError;
 use crate::facts::Facts;
 use crate::rules::Ruling;
@@ -21,7 +21,7 @@ use crate::session_view::{Asks, Instruction, SessionView};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
     /// What was looked at: `classification`, `fingerprint`, `tables`, `functions`, `shards`, `rule`, `instruction`,
-    /// `replica`, `cache`, `route`.
+    /// `primary` (where it takes reads by its weight), `replica`, `cache`, `observed`, `route`.
     pub step: &'static str,
     /// What was found; for `route`: `primary`, `replica` or `local`.
     pub decision: Cow<'static, str>,
@@ -66,12 +66,36 @@ pub fn explain(
     let ignored = classified.hint.iter().flat_map(ignored);
     steps.extend(ignored);
     for (index, node) in view.topology.nodes.iter().enumerate() {
-        if view.topology.primary != Some(index) {
+        if shares(node, view.topology) {
+            steps.push(Step {
+                step: "primary",
+                decision: Cow::Borrowed("eligible"),
+                reason: "",
+                detail: server(index, node, view),
+            });
+        } else if view.topology.primary != Some(index) {
             steps.push(replica(index, node, facts, session, view));
         }
     }
     steps.push(plain("cache", "no", "the cache is off"));
     steps.push(route(facts, session, view, held_node));
+    steps
+}
+
+/// Returns the steps of a decision that is only counted: the one that it would have been, and then the primary's. What a rule
+/// blocks is refused all the same.
+pub fn observed(mut steps: Vec<Step>, facts: &Facts<'_>, topology: &Topology) -> Vec<Step> {
+    let is_blocked = facts.rule.is_some_and(|rule| rule.block.is_some());
+    let is_final = |last: &&mut Step| is_blocked || last.decision == "local";
+    if let Some(last) = steps.last_mut().filter(|last| !is_final(last)) {
+        last.step = "observed";
+        steps.push(Step {
+            step: "route",
+            decision: Cow::Borrowed("primary"),
+            reason: Reason::Observed.name(),
+            detail: name_of(topology, topology.primary.unwrap_or(usize::MAX)),
+        });
+    }
     steps
 }
 
@@ -98,6 +122,10 @@ fn rule(rule: &Ruling<'_>) -> Step {
         says.push(format!("route = {}", rule.route));
     }
     says.extend(asks_as_text(rule.asks));
+    says.extend(
+        rule.timeout
+            .map(|limit| format!("timeout = {} ms", limit.as_millis())),
+    );
     if says.is_empty() {
         says.push("route = auto".to_owned());
     }
@@ -199,11 +227,21 @@ fn replica(
     session: &SessionView<'_>,
     view: &View<'_>,
 ) -> Step {
-    let standing = standing(node, facts, session, view);
+    let standing = Wants::of(facts, session).standing(node, view);
     let (decision, reason) = match standing {
         Standing::Eligible => ("eligible", ""),
         lacking => ("not eligible", lacking.reason().name()),
     };
+    Step {
+        step: "replica",
+        decision: Cow::Borrowed(decision),
+        reason,
+        detail: server(index, node, view),
+    }
+}
+
+/// What the choice knows of a server.
+fn server(index: usize, node: &Node, view: &View<'_>) -> String {
     let mut detail = format!("{}:", node.name);
     // Writing to a String cannot fail.
     let _ = match (node.health, node.lag, node.lag_bytes) {
@@ -222,12 +260,20 @@ fn replica(
         ", weight {}, effective {effective:.3}, in flight {in_flight}",
         node.weight
     );
-    Step {
-        step: "replica",
-        decision: Cow::Borrowed(decision),
-        reason,
-        detail,
+    if node.is_drained {
+        let _ = write!(detail, ", drained");
     }
+    if let Some(latency) = view.loads.latency(index) {
+        let _ = write!(detail, ", latency {} ms", latency.as_millis());
+    }
+    if view.topology.selection.balance == Balance::Nearest {
+        detail.push_str(if node.is_near {
+            ", near"
+        } else {
+            ", elsewhere"
+        });
+    }
+    detail
 }
 
 fn route(
@@ -245,6 +291,10 @@ fn route(
     };
     let decided = match decide(facts, session, view, &mut Balancer::new(0)) {
         Ok(decided) => decided,
+        Err(RouteError::NoReplica { reason }) => {
+            let detail = "waits until a replica is eligible: primary_reads is never";
+            return step("replica", reason, detail.to_owned());
+        }
         Err(error) => {
             let by = match error {
                 RouteError::Blocked { .. } => Reason::Rule,
@@ -268,7 +318,15 @@ fn route(
             )
         }
         Target::Node(index) if topology.primary == Some(index) => {
-            step("primary", decided.reason, name_of(topology, index))
+            let is_one_of_many = decided.reason == facts.reason
+                && facts.is_read()
+                && topology.nodes.iter().any(|node| shares(node, topology));
+            let detail = if is_one_of_many {
+                eligible(facts, session, view)
+            } else {
+                name_of(topology, index)
+            };
+            step("primary", decided.reason, detail)
         }
         Target::Node(index) => {
             let balanced = !matches!(
@@ -298,11 +356,20 @@ fn name_of(topology: &Topology, index: usize) -> String {
         .unwrap_or_default()
 }
 
-/// Returns the names among which the balancer chooses.
+/// Returns the names among which the balancer chooses. Where it prefers those of the own zone, only these, as long as none of
+/// them is overloaded.
 fn eligible(facts: &Facts<'_>, session: &SessionView<'_>, view: &View<'_>) -> String {
-    let nodes = view.topology.nodes.iter();
-    let chosen_from =
-        nodes.filter(|node| standing(node, facts, session, view) == Standing::Eligible);
+    let wants = Wants::of(facts, session);
+    let shares_reads =
+        |node: &Node| shares(node, view.topology) && instruction(facts, session).is_none();
+    let all = view
+        .topology
+        .nodes
+        .iter()
+        .filter(|node| shares_reads(node) || wants.standing(node, view) == Standing::Eligible);
+    let prefers_near =
+        view.topology.selection.balance == Balance::Nearest && all.clone().any(|node| node.is_near);
+    let chosen_from = all.filter(|node| !prefers_near || node.is_near);
     chosen_from
         .map(|node| &*node.name)
         .collect::<Vec<_>>()

@@ -3,10 +3,10 @@
 use pgweir_consistency::MaxLag;
 use pgweir_model::Reason;
 use pgweir_sql::Classified;
-use pgweir_sql::hint::{self, Hint, HintConsistency, HintRoute};
+use pgweir_sql::hint::{self, Hint, HintRoute};
 
 use crate::rules::Ruling;
-use crate::session_view::{Asks, Consistency, Instruction};
+use crate::session_view::{Asks, Instruction};
 
 /// A batch as the decision sees it. Copied rather than built on the heap: one is made for every batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,10 +56,7 @@ impl<'a> Facts<'a> {
                     hint::MaxLag::Age(age) => MaxLag::Time(age),
                     hint::MaxLag::Bytes(bytes) => MaxLag::Bytes(bytes),
                 }),
-                consistency: hint.consistency.map(|word| match word {
-                    HintConsistency::Session => Consistency::Session,
-                    HintConsistency::Eventual => Consistency::Eventual,
-                }),
+                consistency: hint.consistency,
             },
             ..self
         }

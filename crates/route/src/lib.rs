@@ -17,9 +17,9 @@ pub mod session_view;
 mod testing;
 
 pub use balance::{Balancer, Loads};
-pub use decide::{Route, Target, View, decide};
+pub use decide::{Route, Target, View, asks, decide, demand, may_catch_up};
 pub use error::RouteError;
-pub use explain::{Step, Subject, explain};
+pub use explain::{Step, Subject, explain, observed};
 pub use facts::Facts;
 pub use rules::{Applicable, Login, Rule, RuleSet, Ruling};
-pub use session_view::{Asks, Consistency, Held, Instruction, RouteSetting, SessionView};
+pub use session_view::{Asks, Held, Instruction, RouteSetting, SessionView};

@@ -15,6 +15,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pgweir_sql::{Fingerprint, Name, Plan, StatementKind};
 use regex::bytes::Regex;
@@ -26,6 +27,7 @@ use crate::session_view::{Asks, Instruction, RouteSetting};
 pub struct RuleSet {
     generation: u64,
     rules: Vec<Rule>,
+    has_timeouts: bool,
 }
 
 /// One rule.
@@ -72,6 +74,8 @@ pub struct Action {
     pub route: RouteSetting,
     /// What its reads may see.
     pub asks: Asks,
+    /// How long it may run on a server.
+    pub timeout: Option<Duration>,
     /// It is refused with this message.
     pub block: Option<Arc<str>>,
 }
@@ -110,6 +114,8 @@ pub struct Ruling<'a> {
     pub route: Instruction<'a>,
     /// What its reads may see.
     pub asks: Asks,
+    /// How long it may run on a server.
+    pub timeout: Option<Duration>,
     /// The message with which it is refused.
     pub block: Option<&'a str>,
     /// Whether the rule asks nothing of the statement, so that it speaks of all that the session will send.
@@ -120,7 +126,16 @@ impl RuleSet {
     /// Returns the set of these rules. `generation` is another one for each set of a thread, and is not 0.
     pub fn new(generation: u64, rules: Vec<Rule>) -> Self {
         let generation = if rules.is_empty() { 0 } else { generation };
-        RuleSet { generation, rules }
+        RuleSet {
+            generation,
+            has_timeouts: rules.iter().any(|rule| rule.action.timeout.is_some()),
+            rules,
+        }
+    }
+
+    /// Returns whether any of them has a timeout.
+    pub fn has_timeouts(&self) -> bool {
+        self.has_timeouts
     }
 
     /// Returns the generation; 0 where there are no rules.
@@ -137,13 +152,13 @@ impl RuleSet {
         }
     }
 
-    /// Returns what is said of a batch of these statements.
+    /// Returns what is said of a batch of these statements. Whom the rules of another set apply to says nothing here.
     pub fn ruling<'a>(
         &'a self,
         plans: impl Iterator<Item = &'a Rc<Plan>>,
         applicable: &Applicable,
     ) -> Option<Ruling<'a>> {
-        if self.generation == 0 {
+        if self.generation == 0 || self.generation != applicable.generation {
             return None;
         }
         let first = |plan: &Rc<Plan>| {
@@ -177,6 +192,7 @@ impl Rule {
             name: &self.name,
             route: self.action.route.instruction(),
             asks: self.action.asks,
+            timeout: self.action.timeout,
             block: self.action.block.as_deref(),
             is_for_session: self.statement.asks_nothing(),
         }

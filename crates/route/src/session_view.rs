@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use pgweir_consistency::MaxLag;
-use pgweir_model::PinReason;
+use pgweir_consistency::{MaxLag, Token};
+use pgweir_model::{Consistency, Lsn, PinReason};
 
 /// What a session is to the router at the moment of a decision.
 #[derive(Debug, Clone, Copy)]
@@ -14,8 +14,12 @@ pub struct SessionView<'a> {
     pub held: Held,
     /// Its `pgweir.route`.
     pub route: &'a RouteSetting,
-    /// When its last writing transaction ended (its ReadyForQuery arrived); `None` if it has written nothing.
-    pub wrote_at: Option<Instant>,
+    /// What it has written and seen, settled with the topology of the decision.
+    pub token: Token,
+    /// The position that it must be shown: its `pgweir.min_lsn`.
+    pub min_lsn: Option<Lsn>,
+    /// When the batch at hand arrived; only `strong` asks for it.
+    pub arrived_at: Option<Instant>,
     /// What it chose for its reads: its `pgweir.max_lag` and `pgweir.consistency`.
     pub asks: Asks,
     /// What the reads of its database may see where nobody asks for something else.
@@ -38,16 +42,6 @@ pub enum Held {
     Transaction,
     /// One for its life, by session pooling.
     Session,
-}
-
-/// What a read of a session may see.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Consistency {
-    /// Every write that this session committed.
-    #[default]
-    Session,
-    /// A state at most `max_lag` old.
-    Eventual,
 }
 
 /// What somebody wants of the replicas that take a read: a hint, a session, or a rule.
@@ -131,15 +125,6 @@ impl RouteSetting {
             RouteSetting::Replica => Instruction::Replica,
             RouteSetting::Backend(name) => Instruction::Backend(name),
         }
-    }
-}
-
-impl fmt::Display for Consistency {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Consistency::Session => "session",
-            Consistency::Eventual => "eventual",
-        })
     }
 }
 

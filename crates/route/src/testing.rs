@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pgweir_model::{Health, Lsn, Node, NodeId, Role, Topology};
+use pgweir_consistency::Token;
+use pgweir_model::{Consistency, Health, Lsn, Node, NodeId, Role, Selection, Topology};
 
-use crate::session_view::{Asks, Consistency, Held, RouteSetting, SessionView};
+use crate::session_view::{Asks, Held, RouteSetting, SessionView};
 
 /// Returns a healthy cluster: `pg1` is the primary, `pg2`, `pg3`, ... are caught-up replicas of these weights.
 pub(crate) fn cluster(weights: &[u32], now: Instant) -> Topology {
@@ -23,6 +24,8 @@ pub(crate) fn cluster(weights: &[u32], now: Instant) -> Topology {
             lag_bytes: Some(0),
             lag: Some(Duration::ZERO),
             replayed_through: Some(now),
+            asked_at: Some(now),
+            connected_at: Some(now),
             within_max_lag: true,
             ..Node::unseen(
                 NodeId { cluster: 0, node },
@@ -44,6 +47,10 @@ pub(crate) fn cluster(weights: &[u32], now: Instant) -> Topology {
         expires_at: None,
         nodes,
         primary: Some(0),
+        timeline: 1,
+        roles_version: 1,
+        is_split: false,
+        selection: Selection::default(),
     }
 }
 
@@ -52,7 +59,9 @@ pub(crate) fn session(route: &RouteSetting) -> SessionView<'_> {
     SessionView {
         held: Held::Nothing,
         route,
-        wrote_at: None,
+        token: Token::default(),
+        min_lsn: None,
+        arrived_at: None,
         asks: Asks::default(),
         consistency: Consistency::Session,
         splitting: true,

@@ -13,16 +13,20 @@ mod facts;
 mod forward;
 mod front;
 mod scan;
+mod texts;
+mod translate;
 
 use std::collections::VecDeque;
 use std::rc::Rc;
 
 use hashbrown::HashMap;
 use pgweir_sql::Lens;
-use pgweir_sql::plan::PlanTable;
+use pgweir_sql::plan::{Plan, PlanTable};
 
 pub use facts::{Facts, Marks, is_read};
+pub use front::FrontFailure;
 pub use scan::{Portion, Scan, ScanMode};
+use translate::Translation;
 
 use crate::outstanding::{Outstanding, Pending};
 use crate::parameters::SharedParameters;
@@ -30,6 +34,7 @@ use crate::reply::Watch;
 use crate::server::{Ledger, ServerSession};
 use crate::state::State;
 use crate::statement::{Context, SERVER_NAME_PREFIX, Statement, StatementTable};
+use crate::tally::Tally;
 
 /// Bounds on what one client may make the proxy hold. All in bytes unless named otherwise.
 #[derive(Debug, Clone, Copy)]
@@ -86,10 +91,20 @@ pub struct ClientSession {
     pub(crate) owns_server: bool,
     /// A question of ours about what the session has left on its server connection.
     pub(crate) probe: Probe,
+    /// Process IDs that are other ones on the server.
+    translation: Translation,
+    /// The error of what stood in front of the batch, while it is not decided whether the client hears of it.
+    front_error: Vec<u8>,
     /// A batch that has been answered took from the connection what the session came with.
     pub(crate) is_restore_due: bool,
+    /// What the client is told where the server says that the statement was cancelled: a complete ErrorResponse message.
+    pub(crate) cancel_error: Option<Box<[u8]>>,
+    /// The client was sent an error since that was last asked.
+    pub(crate) has_failed: bool,
     /// Part of a batch has been forwarded, its end has not.
     pub(crate) is_open: bool,
+    /// What it counts.
+    pub tally: Tally,
     kept: Kept,
 }
 
@@ -144,11 +159,11 @@ pub(crate) enum Replies {
     Watched(Watch),
     /// They are thrown away until all are in.
     Abandoned,
+    /// A switch of parameters in front of the batch was cancelled; whether the server skips the batch is known once it has been
+    /// asked for the guard.
+    FrontFailing,
     /// What stands in front of the batch failed (a switch of parameters, a BEGIN): the server connection must be closed.
-    SwitchFailed {
-        /// The batch was watched as a read, and the client has not heard of the failure.
-        may_repeat: bool,
-    },
+    FrontFailed(FrontFailure),
 }
 
 /// What [`scan`](ClientSession::scan) has found so far of a batch.
@@ -205,8 +220,13 @@ impl ClientSession {
             owns_server: false,
             reopens: false,
             probe: Probe::None,
+            translation: Translation::default(),
+            front_error: Vec::new(),
             is_restore_due: false,
+            cancel_error: None,
+            has_failed: false,
             is_open: false,
+            tally: Tally::default(),
             kept: Kept::Deciding,
         }
     }
@@ -228,6 +248,17 @@ impl ClientSession {
         self.batch.facts = facts;
     }
 
+    /// Takes out the plan that decides about the batch at hand, which is about to be forwarded.
+    pub fn take_deciding(&mut self) -> Option<Rc<Plan>> {
+        self.batch.facts.deciding.take()
+    }
+
+    /// Returns how many batches of the client have begun to go to servers: it grows by one with each, however many pieces it
+    /// comes in. To be compared around [`forward`](Self::forward) alone, as a COPY may move the count in between.
+    pub fn batches_begun(&self) -> u64 {
+        self.outstanding.batches_ended() + u64::from(self.is_open)
+    }
+
     /// Forgets what `scan` found: the batch is scanned again, or not served.
     pub fn drop_batch(&mut self) {
         self.batch.reset();
@@ -241,6 +272,17 @@ impl ClientSession {
     /// Returns whether part of a batch or message has gone to the server and its end has not.
     pub fn is_in_mid_batch(&self) -> bool {
         self.is_open || self.rest.len > 0
+    }
+
+    /// Returns how many bytes of the message that the client is in the midst of sending are still to be passed on; 0 between
+    /// messages.
+    pub fn rest_of_message(&self) -> usize {
+        self.rest.len
+    }
+
+    /// Returns whether that rest goes to no server.
+    pub fn is_rest_dropped(&self) -> bool {
+        self.rest.len > 0 && self.rest.is_dropped
     }
 
     /// Returns whether the batch at hand can be understood only when all earlier ones have been answered.
@@ -262,16 +304,6 @@ impl ClientSession {
         self.outstanding.len() >= self.limits.pipeline
     }
 
-    /// Returns whether the switch of parameters in front of a batch failed: the server connection must be closed.
-    pub fn switch_failed(&self) -> bool {
-        matches!(self.replies, Replies::SwitchFailed { .. })
-    }
-
-    /// Returns whether the client knows nothing of that, and the batch only reads: another server may run it.
-    pub fn may_repeat_elsewhere(&self) -> bool {
-        self.replies == Replies::SwitchFailed { may_repeat: true }
-    }
-
     /// Lets `receive` report [`ReplyEvent::Replay`](crate::ReplyEvent::Replay) for the batch just forwarded, which must be
     /// all that is due.
     pub fn watch(&mut self, watch: Watch) {
@@ -287,10 +319,7 @@ impl ClientSession {
 
     /// Returns whether a read is watched: nothing of its result has left yet.
     pub fn is_watching_read(&self) -> bool {
-        matches!(
-            self.replies,
-            Replies::Watched(Watch::Read | Watch::ReadOnly)
-        )
+        matches!(self.replies, Replies::Watched(watch) if watch.is_read())
     }
 
     /// Returns whether the batch that was forwarded last uses a statement that was on the server before, so that its plan
@@ -303,6 +332,7 @@ impl ClientSession {
     ///
     /// What the batch has set there before it failed is not followed any more: `server` is reset before it is used again.
     pub fn abandon_replies(&mut self, server: &mut ServerSession) {
+        self.tally.forget_batch();
         if self.outstanding.skip_all() {
             server.mark(Ledger::Suspect);
         }
@@ -311,6 +341,17 @@ impl ClientSession {
         } else {
             Replies::Abandoned
         };
+    }
+
+    /// Says what the client is told, in place of the server's own words, should what runs now be cancelled: a complete
+    /// ErrorResponse message. It holds until all that is owed is in.
+    pub fn word_cancel(&mut self, error: Box<[u8]>) {
+        self.cancel_error = Some(error);
+    }
+
+    /// Returns whether the client was sent an error of a server since the last call.
+    pub fn take_failed(&mut self) -> bool {
+        std::mem::take(&mut self.has_failed)
     }
 
     /// Forgets what a server owed and did: its connection is gone, and the session with it.
@@ -322,11 +363,13 @@ impl ClientSession {
     /// Forgets what a server owed: its connection is gone, and what was sent there runs elsewhere.
     pub fn forget_server(&mut self) {
         self.outstanding.clear();
+        self.tally.forget_batch();
         self.replies = Replies::Passed;
         self.is_open = false;
         self.rest.len = 0;
         self.portals.clear();
         self.probe = Probe::None;
+        self.cancel_error = None;
     }
 
     /// Returns the number that stands for the settings by which the session's texts are read, `None` for ones that are its own.
@@ -397,6 +440,11 @@ impl ClientSession {
     /// Returns what the names in its texts stand for.
     pub fn lens(&self) -> &Lens {
         &self.lens
+    }
+
+    /// Changes the bounds for what comes from now on. To be called between batches.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
     }
 
     /// Says what the names in its texts stand for.

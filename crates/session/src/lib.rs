@@ -16,12 +16,14 @@ pub mod reply;
 pub mod server;
 pub mod state;
 pub mod statement;
+pub mod tally;
 
 pub use client::{ClientSession, Limits, Probe, Scan, Tables};
 pub use error::{Side, Violation};
 pub use outstanding::Outstanding;
 pub use parameters::{ParameterSet, SharedParameters};
 pub use reply::{Received, Refusal, ReplyEvent, Watch};
-pub use server::ServerSession;
+pub use server::{ServerSession, reads_text};
 pub use state::State;
 pub use statement::{Statement, StatementId, StatementTable};
+pub use tally::{BatchAnswer, Tally};

@@ -322,6 +322,11 @@ impl Outstanding {
         self.ends > 0
     }
 
+    /// Returns how many batches have ended among those that were added: each with a Sync, a Query or a FunctionCall.
+    pub fn batches_ended(&self) -> u64 {
+        self.batch
+    }
+
     /// Returns the statements that are being placed on the server.
     pub fn placed(&self) -> impl Iterator<Item = StatementId> {
         let among = if self.pending.is_placing_none() {

@@ -6,7 +6,9 @@
 mod failure;
 mod refusal;
 
-use pgweir_wire::backend::{CommandComplete, ErrorResponse, ParameterStatus, ReadyForQuery, tag};
+use pgweir_wire::backend::{
+    CommandComplete, ErrorResponse, ParameterStatus, ReadyForQuery, rows_of, tag,
+};
 use pgweir_wire::{Gather, HEADER_LEN, Header, TransactionStatus};
 
 use crate::client::{ClientSession, Probe, Replies};
@@ -172,16 +174,6 @@ impl ClientSession {
         Ok(next.is_none_or(|header| header.tag != tag::ERROR_RESPONSE))
     }
 
-    /// Returns whether the next reply is that of a request of ours in front of the batch: a switch of parameters, a BEGIN. The
-    /// Parse of a statement that the batch needs, and the Close that makes room for it, belong to the batch.
-    pub(crate) fn front_is_of_ours(&self) -> bool {
-        self.outstanding.front().is_some_and(|e| match e.action {
-            Action::Skip => e.places.is_none(),
-            Action::Tail | Action::Break => true,
-            Action::Forward | Action::Fake | Action::Substitute(_) => false,
-        })
-    }
-
     fn finish_cut_message(
         &mut self,
         cursor: &mut Cursor<'_>,
@@ -228,7 +220,7 @@ impl ClientSession {
         }
     }
 
-    /// Takes one message; returns false when more bytes are needed for it.
+    /// Takes one message; returns false when more bytes are needed for it, or no more are to be taken.
     fn step(
         &mut self,
         header: Header,
@@ -281,7 +273,8 @@ impl ClientSession {
             tag::NOTIFICATION_RESPONSE => take(header, true, cursor, server, out),
             _ => self.on_reply(header, cursor, server, out)?,
         }
-        Ok(true)
+        // What comes behind the failure of what stood in front of the batch is for nobody.
+        Ok(self.front_failure().is_none())
     }
 
     /// A reply that belongs to the request at the front.
@@ -301,7 +294,10 @@ impl ClientSession {
             tag::PARSE_COMPLETE if owed == Owed::Parse => true,
             tag::BIND_COMPLETE if owed == Owed::Bind => true,
             tag::CLOSE_COMPLETE if owed == Owed::Close => true,
-            tag::PARAMETER_DESCRIPTION if owed == Owed::DescribeStatement => false,
+            tag::PARAMETER_DESCRIPTION if owed == Owed::DescribeStatement => {
+                self.on_described();
+                false
+            }
             tag::ROW_DESCRIPTION | tag::NO_DATA
                 if matches!(owed, Owed::DescribeStatement | Owed::DescribePortal) =>
             {
@@ -315,6 +311,7 @@ impl ClientSession {
                 }
                 // Our own DEALLOCATE ALL, in front of a batch, has been accounted for when it was sent.
                 if forward {
+                    self.tally.add_rows(rows_of(cursor.body(header)));
                     self.on_command_complete(cursor.body(header), server);
                     self.apply_events(cursor.body(header), server);
                 }
@@ -487,8 +484,13 @@ impl ClientSession {
         if self.is_restore_due {
             return Ok(());
         }
+        if is_clients {
+            let is_idle = server.status == TransactionStatus::Idle;
+            self.tally.end_batch(is_idle);
+        }
         // Fakes behind a Sync belong to the next batch and wait for its first reply, unless nothing else is due.
         if self.outstanding.is_settled() {
+            self.cancel_error = None;
             if self.replies == Replies::Abandoned {
                 self.replies = Replies::Passed;
             }

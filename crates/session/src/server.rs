@@ -209,6 +209,8 @@ pub struct ServerSession {
     pub epoch: u64,
     /// The newest value of every parameter that it reported.
     reported: Vec<(Box<str>, Box<str>)>,
+    /// What [`reads_text`] says of these.
+    reads_text: bool,
     /// The reply of which a part has come.
     pub(crate) cut: CutReply,
     /// Whether the server is reading COPY data.
@@ -217,6 +219,26 @@ pub struct ServerSession {
     pub(crate) farewell: Farewell,
     /// How many ReadyForQuery are to come is not known exactly.
     pub(crate) syncs: Syncs,
+}
+
+/// Encodings in which a byte of a longer character may look like a quote or a backslash.
+const UNSAFE_ENCODINGS: [&str; 7] = [
+    "SJIS",
+    "BIG5",
+    "GBK",
+    "UHC",
+    "GB18030",
+    "JOHAB",
+    "SHIFT_JIS_2004",
+];
+
+/// Returns whether our lexer reads texts as a server does that reports these parameters.
+pub fn reads_text(reported: &[(Box<str>, Box<str>)]) -> bool {
+    reported.iter().all(|(name, value)| match &**name {
+        "standard_conforming_strings" => **value == *"on",
+        "client_encoding" => !UNSAFE_ENCODINGS.contains(&value.to_ascii_uppercase().as_str()),
+        _ => true,
+    })
 }
 
 /// A reply larger than the read buffer, which streams through.
@@ -253,6 +275,7 @@ impl ServerSession {
             parameters: Arc::new(ParameterSet::default()),
             ledger: Ledger::Clean,
             epoch: 0,
+            reads_text: reads_text(&reported),
             reported,
             cut: CutReply::default(),
             copy_in: false,
@@ -272,6 +295,12 @@ impl ServerSession {
         found.map(|(_, value)| &**value)
     }
 
+    /// Returns whether our lexer reads texts as the server does now, by what it has reported.
+    #[inline]
+    pub fn reads_text(&self) -> bool {
+        self.reads_text
+    }
+
     /// Notes that its statements may be stale whatever the schema epoch says: each is prepared anew before its next use.
     pub fn distrust_statements(&mut self) {
         self.statements.distrust();
@@ -284,6 +313,7 @@ impl ServerSession {
             Some((_, kept)) => *kept = value.into(),
             None => self.reported.push((name.into(), value.into())),
         }
+        self.reads_text = reads_text(&self.reported);
     }
 
     /// Marks what a session may leave behind; marks only ever get worse until [`reset_done`](Self::reset_done).
@@ -310,6 +340,11 @@ impl ServerSession {
     /// Returns whether no reply is cut in two.
     pub fn is_between_messages(&self) -> bool {
         self.cut.remaining == 0 && !self.copy_in
+    }
+
+    /// Returns how many bytes are still to come of the reply that is cut in two; 0 between replies.
+    pub fn rest_of_reply(&self) -> usize {
+        self.cut.remaining
     }
 
     /// Returns whether the client has been given the beginning of a reply whose end has not come: whatever else it is sent
@@ -358,5 +393,28 @@ impl ServerSession {
         self.unnamed = None;
         self.parameters = Arc::new(ParameterSet::default());
         self.ledger = Ledger::Clean;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_read_as_the_newest_report_says() {
+        let mut server = ServerSession::new(Vec::new(), 1);
+        assert!(server.reads_text());
+        for (name, value, reads) in [
+            ("standard_conforming_strings", "off", false),
+            ("DateStyle", "ISO", false),
+            ("standard_conforming_strings", "on", true),
+            ("client_encoding", "sjis", false),
+            ("client_encoding", "UTF8", true),
+        ] {
+            server.report(name, value);
+            assert_eq!(server.reads_text(), reads, "{name} = {value}");
+        }
+        let reported = vec![("client_encoding".into(), "GBK".into())];
+        assert!(!ServerSession::new(reported, 1).reads_text());
     }
 }

@@ -91,6 +91,12 @@ impl Statement {
         self.prepared_count.get() > 1
     }
 
+    /// Returns its text; nothing where it was too large to keep.
+    pub fn text(&self) -> &[u8] {
+        let tail = self.tail.as_deref().unwrap_or_default();
+        tail.split(|byte| *byte == 0).next().unwrap_or_default()
+    }
+
     /// Notes that a server accepted it.
     pub(crate) fn accept(&self, context: Context) {
         self.accepted_in.set(context);
@@ -206,6 +212,11 @@ impl StatementTable {
         self.young.insert_unique(hash, Rc::clone(statement), |s| {
             hasher.hash_one((s.tail.as_deref().unwrap_or_default(), s.reading))
         });
+    }
+
+    /// Returns the statements that it holds, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = &Rc<Statement>> {
+        self.young.iter().chain(self.old.iter())
     }
 
     /// Returns how many statements the table holds.

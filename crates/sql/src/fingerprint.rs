@@ -40,23 +40,52 @@ impl Fingerprint {
 
     /// Returns the fingerprint of a shape's text.
     pub fn of_shape(shape: &[u8]) -> Self {
-        let mut hash = OFFSET_BASIS;
-        let mut has_gap = false;
-        let mut has_begun = false;
-        let mut add = |byte: u8| hash = (hash ^ u64::from(byte)).wrapping_mul(PRIME);
+        let mut fingerprinter = Fingerprinter::default();
         for token in Lexer::new(shape) {
-            // A hint is like the white space around it.
-            if matches!(token.kind, TokenKind::Whitespace | TokenKind::Comment) {
-                has_gap = has_begun;
-                continue;
-            }
-            if std::mem::take(&mut has_gap) {
-                add(b' ');
-            }
-            has_begun = true;
-            token.text.iter().copied().for_each(&mut add);
+            fingerprinter.add(token.kind, token.text);
         }
-        Fingerprint(hash)
+        fingerprinter.finish()
+    }
+}
+
+/// Makes the fingerprint of a shape of one token after the other.
+#[derive(Debug)]
+pub(crate) struct Fingerprinter {
+    hash: u64,
+    has_gap: bool,
+    has_begun: bool,
+}
+
+impl Default for Fingerprinter {
+    fn default() -> Self {
+        Fingerprinter {
+            hash: OFFSET_BASIS,
+            has_gap: false,
+            has_begun: false,
+        }
+    }
+}
+
+impl Fingerprinter {
+    pub(crate) fn add(&mut self, kind: TokenKind, text: &[u8]) {
+        // A hint is like the white space around it.
+        if matches!(kind, TokenKind::Whitespace | TokenKind::Comment) {
+            self.has_gap = self.has_begun;
+            return;
+        }
+        if std::mem::take(&mut self.has_gap) {
+            self.add_byte(b' ');
+        }
+        self.has_begun = true;
+        text.iter().for_each(|byte| self.add_byte(*byte));
+    }
+
+    fn add_byte(&mut self, byte: u8) {
+        self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(PRIME);
+    }
+
+    pub(crate) fn finish(self) -> Fingerprint {
+        Fingerprint(self.hash)
     }
 }
 

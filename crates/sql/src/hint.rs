@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use pgweir_model::Consistency;
+
 /// What the hint comments of a text say.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Hint {
@@ -13,7 +15,7 @@ pub struct Hint {
     /// `max_lag=`: how stale a replica may be for this text.
     pub max_lag: Option<MaxLag>,
     /// `consistency=`: what the text may see.
-    pub consistency: Option<HintConsistency>,
+    pub consistency: Option<Consistency>,
     /// The keys known but not used here (`cache`, `shard_key`), with their values.
     pub others: Vec<(Box<str>, Box<str>)>,
     /// What could not be understood, one sentence each, for the operator.
@@ -31,15 +33,6 @@ pub enum HintRoute {
     Replica,
     /// The backend of this name.
     Backend(Box<str>),
-}
-
-/// The value of `consistency=`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HintConsistency {
-    /// Every write that the session committed.
-    Session,
-    /// A state at most `max_lag` old.
-    Eventual,
 }
 
 /// A limit on how far a replica may be behind.
@@ -95,14 +88,11 @@ impl Hint {
                     format!("max_lag: {value:?} is neither a time nor a size with a unit").into(),
                 ),
             },
-            "consistency" => match value.to_ascii_lowercase().as_str() {
-                "session" => self.consistency = Some(HintConsistency::Session),
-                "eventual" => self.consistency = Some(HintConsistency::Eventual),
-                "strong" => self
-                    .errors
-                    .push("consistency: strong is not built in this version".into()),
-                _ => self.errors.push(
-                    format!("consistency: {value:?} is neither session nor eventual").into(),
+            "consistency" => match Consistency::from_name(value) {
+                Some(level) => self.consistency = Some(level),
+                None => self.errors.push(
+                    format!("consistency: {value:?} is none of session, eventual and strong")
+                        .into(),
                 ),
             },
             "cache" | "shard_key" => self.others.push((key.into(), value.into())),
@@ -195,20 +185,23 @@ mod tests {
     }
 
     #[test]
-    fn consistency_is_one_of_two_words() {
+    fn consistency_is_the_name_of_a_level() {
         let of = |text: &str| {
             let read = hint(text).unwrap();
             (read.consistency, read.errors.len())
         };
         assert_eq!(
             of("/* pgweir: consistency=Eventual */"),
-            (Some(HintConsistency::Eventual), 0)
+            (Some(Consistency::Eventual), 0)
         );
         assert_eq!(
             of("-- pgweir: consistency = session"),
-            (Some(HintConsistency::Session), 0)
+            (Some(Consistency::Session), 0)
         );
-        assert_eq!(of("/* pgweir: consistency=strong */"), (None, 1));
+        assert_eq!(
+            of("/* pgweir: consistency=STRONG */"),
+            (Some(Consistency::Strong), 0)
+        );
         assert_eq!(of("/* pgweir: consistency=none */"), (None, 1));
     }
 

@@ -16,14 +16,17 @@
 //! | `statement` | what the leading words decide |
 //! | [`session_statements`] | what a text sets, begins, prepares, ... |
 //! | [`classify`](mod@classify) | all of it together |
+//! | [`signals`] | whom a text cancels or terminates |
 //! | [`catalog`] | the rows of the system catalogs to what every name may do |
 //! | [`verdict`] | what the catalog makes of its names |
 //! | [`plan`] | known shapes |
 //! | [`fingerprint`] | a shape's name for people |
+//! | [`display`] | what of a shape people may see |
 #![forbid(unsafe_code)]
 
 pub mod catalog;
 pub mod classify;
+pub mod display;
 pub mod effects;
 pub mod fingerprint;
 mod functions;
@@ -35,6 +38,7 @@ pub mod plan;
 mod reading;
 pub mod session_statements;
 pub mod shape;
+pub mod signals;
 pub mod split;
 mod statement;
 mod tokens;
@@ -42,11 +46,12 @@ mod tree;
 pub mod verdict;
 
 pub use classify::{Classified, LocalCommand, Name, Statement, StatementKind, classify};
+pub use display::Displayed;
 pub use effects::{
     Discard, Effects, Isolation, PinSet, SavepointCommand, TransactionControl, TransactionModes,
 };
 pub use fingerprint::{Fingerprint, NotAFingerprint};
-pub use hint::{Hint, HintConsistency, HintRoute, MaxLag};
+pub use hint::{Hint, HintRoute, MaxLag};
 pub use plan::{Memo, Plan, PlanTable};
 pub use session_statements::{Setting, StateEvent, StateStatement, state_statements};
 pub use shape::{Shape, Shaper};

@@ -10,7 +10,7 @@
 
 mod traits;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Weak;
 
@@ -19,6 +19,8 @@ use pgweir_model::Verdict;
 use pgweir_model::catalog::Objects;
 
 use crate::classify::{Classified, classify_shape};
+use crate::display::Displayed;
+use crate::fingerprint::Fingerprint;
 use crate::shape::{Shape, Shaper};
 use crate::verdict::{Lens, Remembered};
 
@@ -37,6 +39,12 @@ pub struct Plan {
     learned_under: RefCell<Option<Weak<Objects>>>,
     /// The shape itself: the text with its literals normalised.
     pub shape: Box<[u8]>,
+    /// Worked out when it is first asked for.
+    fingerprint: OnceCell<Fingerprint>,
+    /// What is shown of it, worked out when it is first asked for.
+    displayed: OnceCell<Displayed>,
+    /// What is shown where its text was not read as the server reads it.
+    command: OnceCell<Displayed>,
     /// Which of the configured rules speak of it, as the router last found.
     pub rules: Memo,
     /// Its verdicts under the lenses that looked last: one, and another while a snapshot is replaced or two search paths are
@@ -45,6 +53,25 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Returns the fingerprint of its shape.
+    #[inline]
+    pub fn fingerprint(&self) -> Fingerprint {
+        *self
+            .fingerprint
+            .get_or_init(|| Fingerprint::of_shape(&self.shape))
+    }
+
+    /// Returns what may be shown of its shape, where its text was read as the server reads it.
+    #[inline]
+    pub fn displayed(&self) -> &Displayed {
+        self.displayed.get_or_init(|| Displayed::of(&self.shape))
+    }
+
+    /// Returns what may be shown of its shape where the server may have read its text in another way.
+    pub fn command(&self) -> &Displayed {
+        self.command.get_or_init(|| Displayed::command(&self.shape))
+    }
+
     /// Returns what it is under a lens: what [`Classified::verdict`] says, remembered.
     #[inline]
     pub fn verdict(&self, lens: &Lens) -> Verdict {
@@ -177,6 +204,9 @@ impl PlanTable {
             remembered: RefCell::default(),
             // Rules may speak of a long one, too: it lives no longer than whoever uses it.
             shape: text.into(),
+            fingerprint: OnceCell::new(),
+            displayed: OnceCell::new(),
+            command: OnceCell::new(),
             rules: Memo::default(),
         });
         if kept {
@@ -265,6 +295,8 @@ mod tests {
         let first = table.get(b"SELECT * FROM t WHERE id = 17");
         let second = table.get(b"select *  from T where ID = 4711 -- other");
         assert!(Rc::ptr_eq(&first, &second));
+        let text = b"select * from t where id = 0";
+        assert_eq!(first.fingerprint(), Fingerprint::of(text));
         assert_eq!((table.hits(), table.misses(), table.len()), (1, 1, 1));
     }
 

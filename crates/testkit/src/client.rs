@@ -268,6 +268,10 @@ impl Client {
                     }
                 }
                 Err(ClientError::Closed(_)) => return Err(ClientError::Closed(seen)),
+                // It was closed before it had read all that was sent: its last words are what counts.
+                Err(ClientError::Io { .. }) if !seen.is_empty() => {
+                    return Err(ClientError::Closed(seen));
+                }
                 Err(ClientError::Deadline(_)) => return Err(ClientError::Deadline(seen)),
                 Err(other) => return Err(other),
             }

@@ -1,4 +1,4 @@
-//! Tools for tests on real servers: a raw protocol client, protocol transcripts, patience, seeds.
+//! Tools for tests on real servers: a raw protocol client, protocol transcripts, a checker of histories, patience, seeds.
 //!
 //! A driver hides what the protocol does; these tools show each message, and send what no driver
 //! would. They block and use nothing but `std`, so a test needs no runtime and reads from top to
@@ -16,7 +16,9 @@
 
 #![forbid(unsafe_code)]
 
+mod browser;
 mod client;
+pub mod history;
 mod login;
 mod message;
 pub mod patience;
@@ -24,6 +26,7 @@ pub mod script;
 mod seed;
 pub mod transcript;
 
+pub use browser::{Browser, BrowserError};
 pub use client::{
     Client, ClientError, append_bound, append_execute, append_parse, append_undescribed,
 };

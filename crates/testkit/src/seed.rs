@@ -31,6 +31,21 @@ impl Rng {
         Self::new(seed)
     }
 
+    /// Returns the seeds of so many runs: the environment's `SEED` or a random one, then others that follow from it. Each run
+    /// says its own, with which it can be had alone.
+    ///
+    /// # Panics
+    ///
+    /// As [`Rng::from_env`].
+    pub fn seeds_from_env(count: usize) -> impl Iterator<Item = u64> {
+        let first = from_env().unwrap_or_else(random);
+        let mut rng = Self::new(first);
+        std::iter::once(first)
+            .chain(std::iter::repeat_with(move || rng.next_u64()))
+            .take(count)
+            .inspect(|seed| announce(*seed))
+    }
+
     /// Likewise, with a seed for when the environment gives none; `SEED=random` draws one then.
     ///
     /// # Panics

@@ -21,7 +21,7 @@ mod row_description;
 pub use self::{
     authentication::{Authentication, Mechanism},
     backend_key_data::BackendKeyData,
-    command_complete::CommandComplete,
+    command_complete::{CommandComplete, rows_of},
     copy_response::{CopyBothResponse, CopyInResponse, CopyOutResponse},
     data_row::DataRow,
     empty::{

@@ -112,6 +112,7 @@ const RULES: &[Rule] = &[
             "model",
             "sql",
             "route",
+            "consistency",
             "cluster",
             "admin",
         ],

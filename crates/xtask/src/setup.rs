@@ -11,10 +11,18 @@ use crate::steps::run;
 
 /// Everything the tests need. All parts are tried; the message names each that is missing.
 pub(crate) fn all(root: &Path) -> Result<(), String> {
-    let missing: Vec<String> = [postgres(), python(root), node(root), java(), libclang()]
-        .into_iter()
-        .filter_map(Result::err)
-        .collect();
+    let parts = [
+        postgres(),
+        python(root),
+        exporter(root),
+        node(root),
+        java(),
+        libclang(),
+        prometheus(),
+        check_postgres(),
+        chromium(),
+    ];
+    let missing: Vec<String> = parts.into_iter().filter_map(Result::err).collect();
     if missing.is_empty() {
         Ok(())
     } else {
@@ -72,13 +80,39 @@ fn holds_libclang(folder: &Path, depth: usize) -> bool {
     entries.flatten().any(|entry| {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if name.starts_with("libclang.so") || name.starts_with("libclang-") && name.contains(".so")
-        {
+        if is_libclang(&name) {
             return true;
         }
         let leads_there = name.starts_with("llvm") || name == "lib" || name.ends_with("-linux-gnu");
         depth > 1 && leads_there && holds_libclang(&entry.path(), depth - 1)
     })
+}
+
+/// Tells whether a file is libclang. `libclang-cpp`, which comes with other packages, is another library.
+fn is_libclang(name: &str) -> bool {
+    let is_it =
+        name.starts_with("libclang.so") || name.starts_with("libclang-") && name.contains(".so");
+    is_it && !name.starts_with("libclang-cpp")
+}
+
+/// Prometheus, which scrapes the metrics in the tests, and `promtool`, which checks them, the alerts and the example.
+fn prometheus() -> Result<(), String> {
+    if works("prometheus", "--version") && works("promtool", "--version") {
+        return Ok(());
+    }
+    install("Prometheus with promtool", &["prometheus"])
+}
+
+/// A browser, in which the page is looked at.
+fn chromium() -> Result<(), String> {
+    let is_there = std::env::var_os("CHROMIUM").is_some()
+        || ["chromium", "chromium-browser", "google-chrome"]
+            .iter()
+            .any(|name| works(name, "--version"));
+    if is_there {
+        return Ok(());
+    }
+    install("Chromium (or CHROMIUM)", &["chromium"])
 }
 
 /// The distribution's `PgBouncer`, for the bench.
@@ -115,6 +149,32 @@ fn python(root: &Path) -> Result<(), String> {
         ])
         .arg(&requirements))?;
     stamp(&venv, &requirements)
+}
+
+/// An exporter that was written for `PgBouncer`, in `target/drivers/exporter`.
+fn exporter(root: &Path) -> Result<(), String> {
+    let requirements = root.join("tests/drivers/requirements-exporter.txt");
+    let venv = drivers(root).join("exporter");
+    if is_stamped(&venv, &requirements) {
+        return Ok(());
+    }
+    println!("Installing an exporter into {}", venv.display());
+    run(Command::new("python3")
+        .args(["-m", "venv", "--clear"])
+        .arg(&venv))?;
+    run(Command::new(venv.join("bin/python"))
+        .args(["-m", "pip", "install", "--quiet", "--no-deps"])
+        .args(["--disable-pip-version-check", "--requirement"])
+        .arg(&requirements))?;
+    stamp(&venv, &requirements)
+}
+
+/// `check_postgres`, which knows `PgBouncer`'s console.
+fn check_postgres() -> Result<(), String> {
+    if works("check_postgres", "--version") {
+        return Ok(());
+    }
+    install("check_postgres", &["check-postgres"])
 }
 
 /// The packages of node-postgres and `TypeORM`, in `target/drivers/node`.
@@ -229,7 +289,7 @@ fn is_root() -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_stamped, stamp, works};
+    use super::{is_libclang, is_stamped, stamp, works};
     use std::fs;
 
     #[test]
@@ -242,6 +302,16 @@ mod tests {
         assert!(is_stamped(place.path(), &list));
         fs::write(&list, "a==2").unwrap();
         assert!(!is_stamped(place.path(), &list));
+    }
+
+    #[test]
+    fn the_library_of_clangs_own_tools_is_not_taken_for_libclang() {
+        for name in ["libclang.so", "libclang.so.1", "libclang-14.so.1"] {
+            assert!(is_libclang(name), "{name}");
+        }
+        for name in ["libclang-cpp.so.14", "libclang-cpp14.so", "libclang_rt.so"] {
+            assert!(!is_libclang(name), "{name}");
+        }
     }
 
     #[test]

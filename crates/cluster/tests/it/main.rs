@@ -5,13 +5,19 @@ mod catalog;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pgweir_cluster::{Handle, Monitor, NodeSettings, Settings};
+use pgweir_cluster::{BreakerSettings, Handle, Monitor, NodeSettings, Settings};
 use pgweir_consistency::MaxLag;
 use pgweir_devcluster::Cluster;
-use pgweir_model::{Health, NodeId, Role, Topology};
+use pgweir_model::{Health, NodeId, Role, Selection, Topology};
 
 /// How long anything may take that should take a moment: the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+const BREAKER: BreakerSettings = BreakerSettings {
+    failures: 5,
+    open_for: Duration::from_secs(5),
+    half_open_trials: 1,
+};
 
 const LAG_POLL: Duration = Duration::from_millis(100);
 
@@ -22,6 +28,8 @@ fn settings(cluster: &Cluster) -> Settings {
         port: node.port(),
         expected: None,
         weight: 1,
+        is_drained: false,
+        is_near: false,
     };
     Settings {
         name: "main".into(),
@@ -35,6 +43,8 @@ fn settings(cluster: &Cluster) -> Settings {
         connect_timeout: Duration::from_secs(2),
         slow_start: Duration::ZERO,
         catalog_refresh: Duration::from_secs(60),
+        breaker: BREAKER,
+        selection: Selection::default(),
     }
 }
 

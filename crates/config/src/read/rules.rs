@@ -82,12 +82,10 @@ fn part<'r, 'i>(
     key: &'static str,
     table: Table,
 ) -> Option<Section<'r, 'i>> {
-    let Some(value) = rule.take(key) else {
+    if !rule.has(key) {
         rule.problem(rule.at(), key, Wrong::new("missing"));
-        return None;
-    };
-    let label = format!("{} {key}", rule.label());
-    Section::of(rule.reader(), table, label, value.span().start, value)
+    }
+    rule.part(key, table)
 }
 
 fn matches(section: &mut Section<'_, '_>, known: &Known<'_>) -> RuleMatch {
@@ -130,6 +128,7 @@ fn action(section: &mut Section<'_, '_>, known: &Known<'_>) -> RuleAction {
         route: section.name("route").map(route),
         max_lag: section.optional("max_lag", |_, value| value::max_lag(value)),
         consistency: section.optional("consistency", value::word),
+        timeout: section.optional("timeout", value::duration),
         block: section.optional("block", |_, value| value::name(value)),
     };
     if is_empty {
@@ -139,7 +138,10 @@ fn action(section: &mut Section<'_, '_>, known: &Known<'_>) -> RuleAction {
         let message = format!("says nothing; known are {}", keys.join(", "));
         section.whole_problem(at, Wrong::new(message));
     }
-    let others = action.route.is_some() || action.max_lag.is_some() || action.consistency.is_some();
+    let others = action.route.is_some()
+        || action.max_lag.is_some()
+        || action.consistency.is_some()
+        || action.timeout.is_some();
     if action.block.is_some() && others {
         let message = "stands alone: what is refused goes nowhere";
         section.problem(at, "block", Wrong::new(message));

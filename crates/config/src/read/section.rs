@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::fs;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,9 @@ use toml::de::{DeTable, DeValue};
 use super::value::{self, Word, Wrong};
 use crate::reference::{self, Setting, Table};
 use crate::{ConfigError, ConfigErrors, ListenAddress, MaxLag, Secret};
+
+/// The longest file with a password. Chosen: far more than PostgreSQL takes, and too little to do harm.
+const PASSWORD_FILE_BYTES_LIMIT: u64 = 64 << 10;
 
 /// What all tables share: the text, the outside, and the problems found so far.
 pub(super) struct Reader<'r> {
@@ -129,6 +133,13 @@ impl<'r, 'i> Section<'r, 'i> {
             at,
             left: entries_of(entries),
         })
+    }
+
+    /// Opens a table within this one, if it is there.
+    pub(super) fn part(&mut self, key: &'static str, table: Table) -> Option<Self> {
+        let value = self.take(key)?;
+        let label = format!("{} {key}", self.label);
+        Section::of(self.reader, table, label, value.span().start, value)
     }
 
     /// Stands for a table that is not in the file: all defaults.
@@ -270,6 +281,11 @@ impl<'r, 'i> Section<'r, 'i> {
         self.get(key, |_, value| value::name(value))
     }
 
+    pub(super) fn names(&mut self, key: &str) -> Vec<Arc<str>> {
+        self.get(key, |_, value| value::names(value))
+            .unwrap_or_default()
+    }
+
     pub(super) fn word<T: Word>(&mut self, key: &str) -> T {
         self.get(key, value::word).unwrap_or(T::FIRST)
     }
@@ -292,7 +308,7 @@ impl<'r, 'i> Section<'r, 'i> {
         let given = self.get(key, |_, value| value::password(value, environment));
         let filed = self.get(file_key, |_, value| {
             let path = folder.join(value::text(value)?);
-            let text = fs::read_to_string(&path)
+            let text = password_in(&path)
                 .map_err(|error| Wrong::new(format!("{}: {error}", path.display())))?;
             value::checked_password(text.trim_end_matches(['\r', '\n']))
         });
@@ -304,6 +320,24 @@ impl<'r, 'i> Section<'r, 'i> {
             );
         }
         given.or(filed)
+    }
+}
+
+/// Reads a file with a password. What is no file, as a pipe or a terminal, may never end or never answer.
+fn password_in(path: &Path) -> io::Result<String> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("is not a regular file"));
+    }
+    let mut text = String::new();
+    let file = fs::File::open(path)?;
+    file.take(PASSWORD_FILE_BYTES_LIMIT + 1)
+        .read_to_string(&mut text)?;
+    match u64::try_from(text.len()) {
+        Ok(length) if length <= PASSWORD_FILE_BYTES_LIMIT => Ok(text),
+        _ => Err(io::Error::other(format!(
+            "is longer than {} KiB, which no password is",
+            PASSWORD_FILE_BYTES_LIMIT >> 10
+        ))),
     }
 }
 

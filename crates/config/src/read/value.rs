@@ -4,14 +4,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pgweir_model::Consistency;
 use pgweir_model::catalog::FunctionName;
 use toml::de::DeValue;
 
 use crate::reference::{self, Kind, Setting, Zero};
 use crate::rules::{Pattern, RuleKind, TableName};
 use crate::settings::{
-    AuthMethod, BackendRole, Consistency, DEFAULT_LISTEN_PORT, ForeignTables, PoolMode, Splitting,
-    TransactionReads,
+    AuthMethod, BackendRole, Balance, DEFAULT_LISTEN_PORT, ForeignTables, LogFormat,
+    LoggedStatements, PinReads, PoolMode, PrimaryReads, Splitting, TransactionReads,
 };
 use crate::units::{format_size, parse_duration, parse_size};
 use crate::{ListenAddress, MaxLag, Secret};
@@ -58,9 +59,14 @@ macro_rules! word {
 word!(
     AuthMethod::ScramSha256,
     BackendRole::Auto,
+    Balance::LeastLoaded,
     Consistency::Session,
     ForeignTables::Primary,
+    PinReads::Primary,
     PoolMode::Session,
+    LogFormat::Text,
+    LoggedStatements::Shape,
+    PrimaryReads::Fallback,
     RuleKind::Select,
     Splitting::Off,
     TransactionReads::Primary
@@ -96,6 +102,83 @@ pub(super) fn name(value: &DeValue<'_>) -> Result<Arc<str>, Wrong> {
         name if name.contains('\0') => Err(Wrong::new("has a zero byte")),
         name => Ok(name.into()),
     }
+}
+
+pub(super) fn names(value: &DeValue<'_>) -> Result<Vec<Arc<str>>, Wrong> {
+    let entries = value
+        .as_array()
+        .ok_or_else(|| expected("a list of names", value))?;
+    (entries.iter())
+        .map(|entry| name(entry.get_ref()))
+        .collect()
+}
+
+/// Reads where HTTP is served; `off` is nowhere.
+pub(super) fn http_address(value: &DeValue<'_>) -> Result<Option<(Arc<str>, u16)>, Wrong> {
+    let text = text(value)?;
+    if text == "off" {
+        return Ok(None);
+    }
+    let wrong = || Wrong::new(format!("{text:?} is not host:port or off"));
+    let (host, port) = split_port(text)?;
+    let host = checked_host(host)
+        .ok()
+        .filter(|host| !host.starts_with('/'));
+    match (host, port) {
+        (Some(host), Some(port)) => Ok(Some((host.into(), port))),
+        _ => Err(wrong()),
+    }
+}
+
+/// Reads the address of a collector.
+pub(super) fn endpoint(value: &DeValue<'_>) -> Result<Arc<str>, Wrong> {
+    let text = text(value)?;
+    let rest = text.strip_prefix("http://");
+    let authority = text.split_once("://").map_or(text, |(_, rest)| rest);
+    let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
+    if authority.contains('@') {
+        // What it says is shown to all who look at the settings, and here it is not repeated.
+        let message =
+            "has a user or a password in front of an @: those are not sent, and would be shown";
+        return Err(Wrong::new(message));
+    }
+    match rest.filter(|rest| !rest.is_empty() && !rest.contains(char::is_whitespace)) {
+        Some(_) => Ok(text.trim_end_matches('/').into()),
+        None => Err(Wrong::new(format!("{text:?} is not http://host:port"))),
+    }
+}
+
+/// Reads what is logged.
+pub(super) fn log_level(value: &DeValue<'_>) -> Result<Arc<str>, Wrong> {
+    checked_log_level(text(value)?)
+}
+
+/// Returns a level, or a list of `target=level`, without blanks: the filter of the log would misread what stands behind one. A
+/// lone word must be a level: taken as a target, a misspelt level would log everything of nothing.
+pub(crate) fn checked_log_level(text: &str) -> Result<Arc<str>, Wrong> {
+    const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+    let of_a_target = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | ':' | '-');
+    let mut parts = Vec::new();
+    for part in text.split(',') {
+        let (target, level) = match part.split_once('=') {
+            Some((target, level)) => (Some(target.trim()), level.trim()),
+            None => (None, part.trim()),
+        };
+        if !LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level)) {
+            let nearest = reference::nearest(level, LEVELS.into_iter());
+            let message = format!("{level:?} is none of {}", LEVELS.join(", "));
+            return Err(Wrong::new(message).suggest(nearest));
+        }
+        parts.push(match target {
+            Some(target) if target.is_empty() || !target.chars().all(of_a_target) => {
+                let message = format!("{target:?} is no target as in pgweir_cluster=debug");
+                return Err(Wrong::new(message));
+            }
+            Some(target) => format!("{target}={level}"),
+            None => level.to_owned(),
+        });
+    }
+    Ok(parts.join(",").into())
 }
 
 pub(super) fn integer<T: TryFrom<u32>>(setting: &Setting, value: &DeValue<'_>) -> Result<T, Wrong> {

@@ -268,3 +268,23 @@ fn a_password_may_stand_in_a_file_beside_the_configuration() {
         .to_string();
     assert!(missing.contains("none.toml: cannot be read: "), "{missing}");
 }
+
+#[test]
+fn what_is_no_file_or_too_long_is_no_password() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pgweir.toml");
+    let problem = |secret: &str| {
+        let text = format!(
+            "[clusters.main]\nbackends=[{{host='h'}}]\n[[users]]\nname='app'\npassword_file='{secret}'\n"
+        );
+        fs::write(&file, text).unwrap();
+        load(&file).err().map(|errors| errors.to_string())
+    };
+    let said = problem("/dev/zero").unwrap();
+    assert!(said.contains("/dev/zero: is not a regular file"), "{said}");
+    fs::write(folder.path().join("long"), "x".repeat((64 << 10) + 1)).unwrap();
+    let said = problem("long").unwrap();
+    assert!(said.contains("is longer than 64 KiB"), "{said}");
+    fs::write(folder.path().join("long"), "x".repeat(64 << 10)).unwrap();
+    assert_eq!(problem("long"), None);
+}

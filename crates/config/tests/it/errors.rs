@@ -52,19 +52,19 @@ fn unknown_keys_are_named_with_their_neighbour() {
 #[test]
 fn what_is_not_built_is_told_apart_from_what_is_unknown() {
     let text = format!(
-        "{CLUSTER}dns_ttl = '30s'\n[http]\nlisten = 'x'\n[cache]\n[databases.app]\nconsistency = 'strong'\n\
-         transaction_reads = 'until_commit'\nsplitting = 'observe'\nshards = ['a']\n[server.tls]\nmode = 'allow'\n\
+        "{CLUSTER}dns_ttl = '30s'\n[http]\nlisten = 'x'\n[cache]\n[databases.app]\nconsistency = 'strict'\n\
+         transaction_reads = 'until_commit'\nsplitting = 'maybe'\nshards = ['a']\n[server.tls]\nmode = 'allow'\n\
          [auth]\nmethod = 'cert'\nquery = 'x'"
     );
     check(
         &text,
         &[
             "f:3: [clusters.main] dns_ttl: is not built in this version",
-            "f:4: http: is not built in this version",
+            "f:5: [http] listen: \"x\" is not host:port or off",
             "f:6: cache: is not built in this version",
-            "f:8: [databases.app] consistency: \"strong\" is not built in this version; use session, eventual",
+            "f:8: [databases.app] consistency: \"strict\" is none of session, eventual, strong",
             "f:9: [databases.app] transaction_reads: \"until_commit\" is none of primary, until_write",
-            "f:10: [databases.app] splitting: \"observe\" is not built in this version; use off, on",
+            "f:10: [databases.app] splitting: \"maybe\" is none of off, observe, on",
             "f:11: [databases.app] shards: is not built in this version",
             "f:12: [server] tls: is not built in this version",
             "f:15: [auth] method: \"cert\" is not built in this version; use trust, password, md5, scram-sha-256",
@@ -72,6 +72,16 @@ fn what_is_not_built_is_told_apart_from_what_is_unknown() {
             "f: no [[users]]: with method scram-sha-256 nobody can log in",
         ],
     );
+}
+
+#[test]
+fn nearest_needs_to_know_where_the_proxy_is() {
+    let text = format!("{TRUST}{CLUSTER}balance = 'nearest'\n");
+    check(
+        &text,
+        &["f:4: [clusters.main] balance: \"nearest\" needs zone in [server]: near to what?"],
+    );
+    check(&format!("{text}[server]\nzone = 'a'"), &[]);
 }
 
 /// Lines of `[server]`, and what is said of them.
@@ -395,5 +405,24 @@ fn functions_are_named_as_sql_names_them() {
         &[
             "f:5: [databases.app] replica_safe_functions: expected a list of functions, found a text",
         ],
+    );
+}
+
+#[test]
+fn an_address_of_a_collector_with_a_password_is_refused_without_showing_it() {
+    for endpoint in [
+        "http://user:secret@h:4318",
+        "http://secret@h",
+        "https://user:secret@h",
+        "user:secret@h:4318/v1?x=y",
+    ] {
+        let text = format!("{TRUST}{CLUSTER}[telemetry]\nendpoint = '{endpoint}'");
+        let said = problems(&text).join("\n");
+        assert!(said.contains("a user or a password"), "{said}");
+        assert!(!said.contains("secret"), "{said}");
+    }
+    check(
+        &format!("{TRUST}{CLUSTER}[telemetry]\nendpoint = 'http://h:4318/a@b'"),
+        &[],
     );
 }

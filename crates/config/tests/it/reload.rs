@@ -119,11 +119,16 @@ fn with_setting(given: Option<(&Setting, &str)>) -> Config {
     for (table, lines) in [
         (Table::Server, "[server]"),
         (Table::Auth, "[auth]"),
+        (Table::Admin, "[admin]"),
+        (Table::Http, "[http]"),
+        (Table::Log, "[log]"),
+        (Table::Telemetry, "[telemetry]"),
         (Table::Cluster, "[clusters.main]"),
         (
             Table::Backend,
             "[[clusters.main.backends]]\nname = 'pg1'\nhost = 'a'",
         ),
+        (Table::Breaker, "[clusters.main.breaker]"),
         (Table::Database, "[databases.app]"),
         (Table::User, "[[users]]\nname = 'app'\npassword = 'x'"),
         (Table::Rule, "[[rules]]\nname = 'one'"),
@@ -169,6 +174,10 @@ fn another(setting: &Setting) -> Option<String> {
             .find(|word| setting.default != Some(&format!("\"{word}\"")))
             .map(|word| format!("'{word}'")),
         Kind::Name | Kind::Host | Kind::Password => Some("'other'".to_owned()),
+        Kind::Names => Some("['app']".to_owned()),
+        Kind::HttpAddress => Some("'off'".to_owned()),
+        Kind::Endpoint => Some("'http://other:4318'".to_owned()),
+        Kind::LogLevel => Some("'warn'".to_owned()),
         Kind::Functions => Some("['f', 'app.\"F\"']".to_owned()),
         // `block` stands alone.
         Kind::Path | Kind::Backends | Kind::Part | Kind::Text => None,

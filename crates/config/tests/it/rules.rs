@@ -24,7 +24,7 @@ fn all_that_a_rule_can_say_is_read() {
         name = "reports"
         match = { user = "report", database = "app", application = "nightly", tables = ["Orders", 'app."Mixed Case"', 'a.b'],
                   regex = "^select .* from orders", fingerprint = "28146A707030cb58", kind = "select" }
-        action = { route = "pg2", max_lag = "30s", consistency = "eventual" }
+        action = { route = "pg2", max_lag = "30s", consistency = "eventual", timeout = "10s" }
         [[rules]]
         match = {}
         action.block = "not today"
@@ -40,7 +40,7 @@ fn all_that_a_rule_can_say_is_read() {
     assert_eq!(matches.database.as_deref(), Some("app"));
     assert_eq!(matches.application.as_deref(), Some("nightly"));
     let tables: Vec<_> = matches.tables.iter().map(ToString::to_string).collect();
-    assert_eq!(tables, ["orders", "app.Mixed Case", "a.b"]);
+    assert_eq!(tables, ["orders", "app.\"Mixed Case\"", "a.b"]);
     let regex = matches.regex.as_ref().unwrap().regex();
     assert!(regex.is_match(b"select a from orders"));
     assert_eq!(matches.fingerprint, Some(0x2814_6a70_7030_cb58));
@@ -49,6 +49,7 @@ fn all_that_a_rule_can_say_is_read() {
     assert_eq!(action.route, Some(RuleRoute::Backend("pg2".into())));
     assert_eq!(action.max_lag, Some(MaxLag::Time(Duration::from_secs(30))));
     assert_eq!(action.consistency, Some(Consistency::Eventual));
+    assert_eq!(action.timeout, Some(Duration::from_secs(10)));
     assert_eq!(block.matches, Default::default());
     assert_eq!(block.action.block.as_deref(), Some("not today"));
 }
@@ -81,7 +82,9 @@ const WRONG: &[(&str, &[&str])] = &[
     ),
     (
         "match = {}\naction = {}",
-        &["f:9: [[rules]] action: says nothing; known are route, max_lag, consistency, block"],
+        &[
+            "f:9: [[rules]] action: says nothing; known are route, max_lag, consistency, timeout, block",
+        ],
     ),
     (
         "match = 5\naction.route = 'auto'",
@@ -150,16 +153,13 @@ const WRONG: &[(&str, &[&str])] = &[
         &["f:9: [[rules]] action block: is empty"],
     ),
     (
-        "match = {}\naction = { consistency = 'strong' }",
-        &[
-            "f:9: [[rules]] action consistency: \"strong\" is not built in this version; use session, eventual",
-        ],
+        "match = {}\naction = { consistency = 'strict' }",
+        &["f:9: [[rules]] action consistency: \"strict\" is none of session, eventual, strong"],
     ),
     (
-        "match = {}\naction = { route = 'auto', cache = '1s', timeout = '1s', mirror = 'x' }",
+        "match = {}\naction = { route = 'auto', cache = '1s', mirror = 'x' }",
         &[
             "f:9: [[rules]] action cache: is not built in this version",
-            "f:9: [[rules]] action timeout: is not built in this version",
             "f:9: [[rules]] action mirror: is not built in this version",
         ],
     ),
@@ -215,8 +215,14 @@ fn a_reload_takes_rules_over_and_shows_them() {
         lines,
         [
             "rules: 1 > 1, wall",
-            "rules.1.match: user = \"report\" > tables = [\"a.b\"], regex = \"x\", fingerprint = 0000000000000001, kind = do",
-            "rules.1.action: route = replica > route = primary, max_lag = 1s, consistency = eventual",
+            "rules.1.match.user: report > -",
+            "rules.1.match.tables: - > a.b",
+            "rules.1.match.regex: - > x",
+            "rules.1.match.fingerprint: - > 0000000000000001",
+            "rules.1.match.kind: - > do",
+            "rules.1.action.route: replica > primary",
+            "rules.1.action.max_lag: - > 1s",
+            "rules.1.action.consistency: - > eventual",
             "rules.wall: - > present",
         ]
     );

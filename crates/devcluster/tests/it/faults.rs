@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use pgweir_devcluster::{Cluster, ClusterError, StopMode};
+use pgweir_devcluster::{Cluster, ClusterError, Relay, StopMode};
+use pgweir_testkit::{Client, Login};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -124,4 +125,52 @@ fn a_promoted_replica_takes_writes_and_the_old_primary_rejoins_it() {
             .unwrap(),
         "t"
     );
+}
+
+#[test]
+fn what_was_acknowledged_synchronously_is_on_the_most_advanced_replica_which_the_other_follows() {
+    let cluster = cluster(2);
+    cluster.commit_synchronously(PATIENCE).unwrap();
+    // What is far behind in replay has it all the same.
+    cluster.replica(0).stop(StopMode::Fast).unwrap();
+    cluster.replica(1).pause_replay().unwrap();
+    cluster.sql("postgres", "INSERT INTO t VALUES (1)").unwrap();
+    cluster.primary().kill().unwrap();
+    cluster.replica(0).start().unwrap();
+    assert_eq!(cluster.most_advanced().unwrap(), 2);
+    cluster.promote(2).unwrap();
+    cluster.follow(1, PATIENCE).unwrap();
+    cluster.sql("postgres", "INSERT INTO t VALUES (2)").unwrap();
+    cluster.wait_caught_up(PATIENCE).unwrap();
+    assert_eq!(count(&cluster, 1), "2");
+    cluster.rejoin(0).unwrap();
+    cluster.wait_caught_up(PATIENCE).unwrap();
+    assert_eq!(count(&cluster, 0), "2");
+}
+
+#[test]
+fn a_relay_that_is_cut_closes_and_a_silent_one_holds_back() {
+    let cluster = cluster(0);
+    let relay = Relay::start(cluster.primary().port()).unwrap();
+    let login = Login::new(cluster.superuser(), "postgres").password(cluster.password());
+    let address = format!("127.0.0.1:{}", relay.port());
+    let open = || Client::open(&address, &login);
+    let mut client = open().unwrap();
+    assert_eq!(value(&mut client, "SELECT 1"), "1");
+    relay.cut();
+    assert!(client.until_closed().is_ok());
+    assert!(open().is_err());
+    relay.heal();
+    let mut client = open().unwrap().patience(Duration::from_millis(200));
+    relay.silence();
+    assert!(client.query("INSERT INTO t VALUES (1)").is_err());
+    assert_eq!(count(&cluster, 0), "0");
+    relay.heal();
+    let mut client = client.patience(PATIENCE);
+    client.until_ready().unwrap();
+    assert_eq!(count(&cluster, 0), "1");
+}
+
+fn value(client: &mut Client, sql: &str) -> String {
+    client.query(sql).unwrap().value().unwrap_or_default()
 }

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgweir_config::{BackendRole, Cluster, Config, PoolMode, Splitting};
+use pgweir_consistency::Token;
 use pgweir_model::catalog::Policy;
-use pgweir_model::{Health, Lsn, Node, NodeId, Role, Topology};
+use pgweir_model::{Consistency, Health, Lsn, Node, NodeId, Role, Topology};
 use pgweir_route::{
-    Applicable, Asks, Consistency, Facts, Held, Loads, Login, RouteSetting, RuleSet, SessionView,
-    Subject, View, explain,
+    Applicable, Asks, Facts, Held, Loads, Login, RouteSetting, RuleSet, SessionView, Subject, View,
+    explain, observed,
 };
 use pgweir_sql::{Fingerprint, Lens, PlanTable, SearchPath};
 
@@ -53,7 +54,7 @@ pub(crate) fn run(arguments: &Route) -> Result<(), Failure> {
 struct Scene {
     topology: Topology,
     consistency: Consistency,
-    splitting: bool,
+    splitting: Splitting,
     session_pooling: bool,
     rules: RuleSet,
     applicable: Applicable,
@@ -76,7 +77,7 @@ impl Scene {
         Scene {
             topology: topology(nodes.collect(), now),
             consistency: Consistency::Session,
-            splitting: true,
+            splitting: Splitting::On,
             session_pooling: false,
             rules: RuleSet::default(),
             applicable: Applicable::default(),
@@ -98,13 +99,19 @@ impl Scene {
             return Err(Failure::UnknownDatabase { name, nearest });
         };
         let now = Instant::now();
+        let (index, zone) = (database.cluster_index, config.server.zone.as_deref());
+        let settings = pgweir_cluster::Settings::new(cluster, index, zone);
+        let mut nodes = nodes(cluster, index, now);
+        for (node, settings) in nodes.iter_mut().zip(&settings.nodes) {
+            node.is_near = settings.is_near;
+        }
         Ok(Scene {
-            topology: topology(nodes(cluster, database.cluster_index, now), now),
-            consistency: match database.consistency {
-                pgweir_config::Consistency::Session => Consistency::Session,
-                pgweir_config::Consistency::Eventual => Consistency::Eventual,
+            topology: Topology {
+                selection: settings.selection,
+                ..topology(nodes, now)
             },
-            splitting: database.splitting == Splitting::On,
+            consistency: database.consistency,
+            splitting: database.splitting,
             session_pooling: database.pool_mode == PoolMode::Session,
             rules: RuleSet::default(),
             applicable: Applicable::default(),
@@ -156,10 +163,13 @@ impl Scene {
         let session = SessionView {
             held: Held::Nothing,
             route: &RouteSetting::Auto,
-            wrote_at: None,
+            token: Token::default(),
+            min_lsn: None,
+            // A replica that is caught up, as these are, shows what was committed before.
+            arrived_at: self.now.checked_sub(Duration::from_nanos(1)),
             asks: Asks::default(),
             consistency: self.consistency,
-            splitting: self.splitting,
+            splitting: self.splitting != Splitting::Off,
             session_pooling: self.session_pooling,
         };
         let view = View {
@@ -167,7 +177,11 @@ impl Scene {
             loads: &Loads::new(),
             now: self.now,
         };
-        let rows: Vec<_> = explain(subject, &facts, &session, &view, None)
+        let mut steps = explain(subject, &facts, &session, &view, None);
+        if self.splitting == Splitting::Observe {
+            steps = observed(steps, &facts, &self.topology);
+        }
+        let rows: Vec<_> = steps
             .into_iter()
             .map(|step| {
                 [
@@ -252,6 +266,7 @@ fn topology(nodes: Vec<Node>, now: Instant) -> Topology {
         expires_at: None,
         nodes,
         primary,
+        ..Topology::default()
     }
 }
 
@@ -263,7 +278,8 @@ mod tests {
         [clusters.main]\n\
         backends = [{ name = 'a', host = 'h1', role = 'replica' }, { name = 'b', host = 'h2' }, { name = 'c', host = 'h3' }]\n\
         [databases.app]\n\
-        [databases.plain]\nsplitting = 'off'\n";
+        [databases.plain]\nsplitting = 'off'\n\
+        [databases.new]\nsplitting = 'observe'\n";
 
     fn last_row(scene: &Scene, sql: &str) -> String {
         let shown = scene.explain(sql);
@@ -298,6 +314,9 @@ mod tests {
             last_row(&plain, "SELECT 1"),
             "route|primary|splitting_off|b"
         );
+        let new = Scene::configured(&config, Some("new")).unwrap();
+        assert_eq!(last_row(&new, "SELECT 1"), "route|primary|observed|b");
+        assert!(new.explain("SELECT 1").contains("observed"));
         assert_eq!(
             scene.assumption(),
             "as if b were the primary, with the replicas a, c healthy and without lag"

@@ -1,6 +1,8 @@
 //! The demo: it works as its screen says, and leaves nothing.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
@@ -59,6 +61,55 @@ fn ctrl_c_leaves_no_process_and_no_folder() {
     demo.line_with("stopped");
     assert_eq!(demo.end().code(), Some(0));
     assert!(nothing_left(dir.path()));
+}
+
+#[test]
+fn what_the_screen_tells_to_look_at_is_there_and_an_operator_may_end_it() {
+    let dir = folder();
+    let path = dir.path().to_str().unwrap();
+    let mut demo = Program::start(pgweir(["demo", "--replicas", "1", "--dir", path]));
+    let console = demo.line_with("postgres://admin:admin@");
+    let (_, rest) = console.split_once('@').unwrap();
+    let (address, _) = rest.split_once("/pgweir").unwrap();
+    let login = Login::new("admin", "pgweir").password("admin");
+    let mut operator = Client::open(address, &login).unwrap();
+    let roles = operator.query("SELECT role FROM backends ORDER BY role");
+    let expected = [[Some("primary".to_owned())], [Some("replica".to_owned())]];
+    assert_eq!(roles.unwrap().rows(), expected);
+
+    let top = demo.line_with(" top ");
+    let url = top.trim().split('"').nth(1).unwrap();
+    let (code, stdout, stderr) = outcome(pgweir(["top", "--once", "--interval", "0.1", url]));
+    assert_eq!((code, &*stderr), (0, ""));
+    assert!(stdout.contains("replica1"), "{stdout}");
+
+    let page = demo.line_with("http://");
+    let authority = page
+        .trim()
+        .trim_start_matches("http://")
+        .trim_end_matches('/');
+    let ready = http_get(authority, "/readyz");
+    assert!(ready.starts_with("HTTP/1.1 200 "), "{ready}");
+    assert!(http_get(authority, "/").contains("<title>"), "no page");
+
+    operator.send_query("SHUTDOWN").unwrap();
+    demo.line_with("stopped");
+    assert_eq!(demo.end().code(), Some(0));
+    assert!(nothing_left(dir.path()));
+}
+
+/// Returns the whole answer, as it comes over the wire.
+fn http_get(authority: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(authority).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use pgweir_pool::{
-    Checkout, CheckoutError, Granted, Lease, LocalPool, Permit, Settings, Shared, Waiting,
+    Checkout, CheckoutError, Granted, Lease, LocalPool, Permit, Reserve, Settings, Shared, Waiting,
 };
 
 use super::{Link, World, open, settings};
@@ -282,6 +282,25 @@ fn a_connection_that_breaks_on_its_way_leaves_its_place_to_the_waiter() {
 }
 
 #[test]
+fn a_look_at_the_idle_connections_shows_each_and_takes_none() {
+    let bench = Bench::new(settings(2, 4));
+    let (first, second) = (bench.lease(0), bench.lease(0));
+    let opened_at = bench.now();
+    bench.pass(Duration::from_secs(3));
+    first.checkin(bench.now());
+    let look = || {
+        let mut seen = Vec::new();
+        bench.pools[0].each_idle(|_, opened, idle| seen.push((opened, idle)));
+        seen
+    };
+    assert_eq!(look(), [(opened_at, bench.now())]);
+    second.checkin(bench.now());
+    assert_eq!(look().len(), 2);
+    assert_eq!(bench.pools[0].stats().idle, 2);
+    bench.pools[1].each_idle(|_, _, _| panic!("it has none"));
+}
+
+#[test]
 fn a_dead_idle_connection_is_closed_and_replaced() {
     let bench = Bench::new(settings(1, 1));
     let lease = bench.lease(0);
@@ -311,6 +330,36 @@ fn retired_connections_are_not_reused() {
     assert_eq!((bench.live(), bench.shared.stats().open), (0, 0));
     bench.lease(0).checkin(bench.now());
     assert_eq!(bench.pools[0].stats().idle, 1);
+}
+
+#[test]
+fn those_that_were_retired_are_counted_until_the_last_is_closed() {
+    let bench = Bench::new(settings(2, 8));
+    let (idle, leased) = (bench.lease(0), bench.lease(0));
+    let Checkout::Open(opening) = bench.checkout(1) else {
+        panic!("there is room")
+    };
+    idle.checkin(bench.now());
+    assert_eq!(bench.shared.retired(), 0);
+    bench.shared.retire_all();
+    assert_eq!(bench.shared.retired(), 2);
+    bench.serve_those_asked();
+    assert_eq!(bench.shared.retired(), 1);
+    // A new one is none of them.
+    let new = bench.lease(0);
+    assert_eq!(bench.shared.retired(), 1);
+    leased.checkin(bench.now());
+    assert_eq!(bench.shared.retired(), 0);
+    // It was begun before: once it is open it is one of them.
+    let opened = bench.fulfil(opening);
+    assert_eq!(bench.shared.retired(), 1);
+    opened.checkin(bench.now());
+    assert_eq!(bench.shared.retired(), 0);
+    bench.shared.retire_all();
+    bench.shared.retire_all();
+    assert_eq!(bench.shared.retired(), 1);
+    drop(new);
+    assert_eq!(bench.shared.retired(), 0);
 }
 
 #[test]
@@ -431,4 +480,91 @@ fn figures_tell_who_waits_longest() {
         (first.since(), second.since()),
         (since, since + Duration::from_secs(1))
     );
+}
+
+/// A pool of one connection, and a reserve of as many for those who have waited five seconds.
+fn with_reserve(count: usize) -> Bench {
+    let after = Duration::from_secs(5);
+    Bench::new(Settings {
+        reserve: Reserve { count, after },
+        ..settings(1, 1)
+    })
+}
+
+#[test]
+fn who_has_waited_long_gets_a_connection_of_the_reserve() {
+    let bench = with_reserve(1);
+    let _leased = bench.lease(0);
+    let (mut first, mut second) = (bench.wait(0), bench.wait(0));
+    bench.pass(Duration::from_millis(4999));
+    bench.pools[0].relieve(bench.now());
+    assert!(poll(&mut first).is_none());
+    bench.pass(Duration::from_millis(1));
+    bench.pools[0].relieve(bench.now());
+    assert!(matches!(poll(&mut first), Some(Granted::Open(_))));
+    // Given up, it is the second's turn; there is no other.
+    bench.pools[0].relieve(bench.now());
+    let Some(Granted::Open(permit)) = poll(&mut second) else {
+        panic!("no place");
+    };
+    let mut third = bench.wait(0);
+    bench.pass(Duration::from_secs(60));
+    bench.pools[0].relieve(bench.now());
+    assert!(poll(&mut third).is_none());
+    drop(permit);
+}
+
+#[test]
+fn a_connection_of_the_reserve_is_used_while_somebody_waits_and_then_closed() {
+    let bench = with_reserve(1);
+    let leased = bench.lease(0);
+    let mut waiting = bench.wait(0);
+    bench.pass(Duration::from_secs(5));
+    bench.pools[0].relieve(bench.now());
+    let Some(Granted::Open(permit)) = poll(&mut waiting) else {
+        panic!("no place");
+    };
+    let extra = bench.fulfil(permit);
+    let mut next = bench.wait(0);
+    extra.checkin(bench.now());
+    let extra = granted_lease(&mut next);
+    assert_eq!(bench.live(), 2);
+    extra.checkin(bench.now());
+    assert_eq!(bench.live(), 1, "nobody waits");
+    leased.checkin(bench.now());
+    assert_eq!(bench.live(), 1);
+}
+
+#[test]
+fn a_reserve_that_is_taken_away_is_closed_though_somebody_waits() {
+    let bench = with_reserve(2);
+    let _leased = bench.lease(0);
+    let mut waiting = bench.wait(0);
+    bench.pass(Duration::from_secs(5));
+    bench.pools[0].relieve(bench.now());
+    let Some(Granted::Open(permit)) = poll(&mut waiting) else {
+        panic!("no place");
+    };
+    let extra = bench.fulfil(permit);
+    let mut next = bench.wait(0);
+    bench.shared.set_reserve(Reserve::default());
+    extra.checkin(bench.now());
+    assert_eq!(bench.live(), 1);
+    assert!(poll(&mut next).is_none());
+}
+
+#[test]
+fn a_pool_is_filled_up_to_its_least_and_never_above_its_limit() {
+    let bench = Bench::new(settings(2, 3));
+    let first = bench.pools[0].try_fill(2).expect("a place");
+    let second = bench.pools[1].try_fill(2).expect("a place");
+    assert!(bench.pools[0].try_fill(2).is_none());
+    assert!(bench.pools[1].try_fill(2).is_none());
+    bench.fulfil(first).checkin(bench.now());
+    drop(second);
+    assert!(bench.pools[1].try_fill(2).is_some());
+    // Not above the limit.
+    let all: Vec<_> = (0..3).map(|_| bench.lease(0)).collect();
+    assert!(bench.pools[0].try_fill(9).is_none());
+    drop(all);
 }

@@ -7,6 +7,7 @@
 )]
 
 mod basics;
+mod cap;
 mod simulation;
 mod threads;
 
@@ -14,7 +15,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use pgweir_pool::{Connection, Settings};
+use pgweir_pool::{Connection, Reserve, Settings};
 
 /// What the servers see: how many connections exist.
 #[derive(Debug, Default)]
@@ -97,6 +98,7 @@ fn settings(threads: usize, limit: usize) -> Settings {
         queue_limit: usize::MAX,
         overtaking: Some(0),
         lifetime: None,
+        reserve: Reserve::default(),
     }
 }
 

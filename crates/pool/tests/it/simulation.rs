@@ -9,9 +9,11 @@ use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use pgweir_pool::{Checkout, Granted, Lease, LocalPool, Permit, Settings, Shared, Waiting};
+use pgweir_pool::{
+    Checkout, Granted, Lease, LocalPool, Permit, Reserve, Settings, Shared, Waiting,
+};
 
 use super::{Link, Random, World, open, settings};
 
@@ -47,6 +49,7 @@ struct Simulation {
     next_wait: usize,
     overtaking: usize,
     most_limit: usize,
+    reserve: usize,
     now: Instant,
 }
 
@@ -56,10 +59,15 @@ impl Simulation {
         let threads = 1 + random.below(4);
         let limit = 1 + random.below(8);
         let overtaking = random.below(4);
+        let reserve = Reserve {
+            count: random.below(3),
+            after: Duration::from_millis(20),
+        };
         let asked: Arc<Mutex<Vec<usize>>> = Arc::default();
         let notes = Arc::clone(&asked);
         let settings = Settings {
             overtaking: Some(overtaking),
+            reserve,
             ..settings(threads, limit)
         };
         let shared = Shared::new(
@@ -83,13 +91,19 @@ impl Simulation {
             next_wait: 0,
             overtaking,
             most_limit: limit,
+            reserve: reserve.count,
             now: Instant::now(),
         }
     }
 
     fn step(&mut self, may_begin: bool) {
+        self.now += Duration::from_millis(1);
         if self.random.one_in(4) {
             self.deliver_one();
+        }
+        if self.random.one_in(10) {
+            let thread = self.random.below(self.pools.len());
+            self.pools[thread].relieve(self.now);
         }
         if self.random.one_in(500) {
             self.shared.retire_all();
@@ -115,7 +129,7 @@ impl Simulation {
         };
         self.observe_grants();
         assert!(
-            self.world.live.load(Ordering::SeqCst) <= self.most_limit,
+            self.world.live.load(Ordering::SeqCst) <= self.most_limit + self.reserve,
             "more connections than any limit"
         );
     }

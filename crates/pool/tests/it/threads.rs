@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pgweir_pool::{Checkout, Granted, Lease, LocalPool, Permit, Settings, Shared};
+use pgweir_pool::{Cap, Checkout, Granted, Lease, LocalPool, Permit, Settings, Shared};
 use tokio::runtime::Builder;
 use tokio::sync::Notify;
 use tokio::task::{LocalSet, yield_now};
@@ -22,17 +22,23 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 struct Run {
     world: Arc<World>,
-    shared: Arc<Shared<Link>>,
+    /// One, or several under one cap.
+    shared: Vec<Arc<Shared<Link>>>,
     notes: Arc<[Notify]>,
     finished: AtomicUsize,
     over: AtomicBool,
 }
 
 impl Run {
-    fn new(settings: Settings) -> Arc<Run> {
+    fn new(settings: Settings, pools: usize, cap: Option<usize>) -> Arc<Run> {
         let notes: Arc<[Notify]> = (0..settings.threads).map(|_| Notify::new()).collect();
-        let bells = Arc::clone(&notes);
-        let shared = Shared::new(settings, Box::new(move |thread| bells[thread].notify_one()));
+        let cap = Cap::new(cap);
+        let pool = |_| {
+            let bells = Arc::clone(&notes);
+            let notifier = Box::new(move |thread: usize| bells[thread].notify_one());
+            Shared::under(Arc::clone(&cap), settings, notifier)
+        };
+        let shared = (0..pools).map(pool).collect();
         let world = Arc::<World>::default();
         Arc::new(Run {
             world,
@@ -47,9 +53,10 @@ impl Run {
     fn work(self: &Arc<Run>, thread: usize, chaos: bool) {
         let runtime = Builder::new_current_thread().enable_time().build().unwrap();
         let local = LocalSet::new();
-        let pool = LocalPool::new(Arc::clone(&self.shared), thread);
+        let part = |shared: &Arc<Shared<Link>>| LocalPool::new(Arc::clone(shared), thread);
+        let pools: Vec<_> = self.shared.iter().map(part).collect();
         for task in 0..TASKS {
-            let (run, pool) = (Arc::clone(self), pool.clone());
+            let (run, pool) = (Arc::clone(self), pools[task % pools.len()].clone());
             let random = Random::new(u64::try_from(thread * TASKS + task + 1).unwrap());
             local.spawn_local(async move {
                 timeout(PATIENCE, run.client(&pool, random, chaos))
@@ -61,13 +68,13 @@ impl Run {
                 }
             });
         }
-        let served = Rc::new(pool);
+        let served = Rc::new(pools);
         runtime.block_on(local.run_until(async {
             while !self.over.load(Ordering::SeqCst) {
                 timeout(PATIENCE, self.notes[thread].notified())
                     .await
                     .expect("the run hangs");
-                served.serve();
+                served.iter().for_each(LocalPool::serve);
             }
         }));
     }
@@ -136,18 +143,24 @@ impl Run {
         assert_eq!(self.finished.load(Ordering::SeqCst), THREADS * TASKS);
         let most = self.world.most.load(Ordering::SeqCst);
         assert!(most <= limit, "{most} connections at once");
-        let stats = self.shared.stats();
-        assert_eq!(
-            (stats.open, stats.idle, stats.waiting),
-            (0, 0, 0),
-            "every place is back"
-        );
+        for shared in &self.shared {
+            let stats = shared.stats();
+            assert_eq!(
+                (stats.open, stats.idle, stats.waiting),
+                (0, 0, 0),
+                "every place is back"
+            );
+            assert_eq!(shared.cap().open(), 0);
+        }
         assert_eq!(self.world.live.load(Ordering::SeqCst), 0);
     }
 }
 
 fn run(settings: Settings, chaos: bool, meanwhile: impl Fn(&Run)) -> Arc<Run> {
-    let run = Run::new(settings);
+    run_all(Run::new(settings, 1, None), chaos, meanwhile)
+}
+
+fn run_all(run: Arc<Run>, chaos: bool, meanwhile: impl Fn(&Run)) -> Arc<Run> {
     thread::scope(|scope| {
         for index in 0..THREADS {
             let run = Arc::clone(&run);
@@ -166,7 +179,7 @@ fn run(settings: Settings, chaos: bool, meanwhile: impl Fn(&Run)) -> Arc<Run> {
 
 /// A worker that panicked never sets `over`; its tasks' patience ends the others, and this the loop beside them.
 fn scope_is_alive(run: &Run) -> bool {
-    Arc::strong_count(&run.shared) > 1
+    Arc::strong_count(&run.shared[0]) > 1
 }
 
 #[test]
@@ -213,10 +226,10 @@ fn limits_and_generations_may_change_under_load() {
         |run| {
             let turn = turn.fetch_add(1, Ordering::Relaxed);
             if turn.is_multiple_of(64) {
-                run.shared.set_limit(1 + (turn / 64) % 12);
+                run.shared[0].set_limit(1 + (turn / 64) % 12);
             }
             if turn.is_multiple_of(1024) {
-                run.shared.retire_all();
+                run.shared[0].retire_all();
             }
         },
     );
@@ -230,4 +243,26 @@ fn one_connection_serves_the_clients_of_all_threads() {
         ..settings(THREADS, 1)
     };
     run(settings, true, |_| {}).check_the_end(1);
+}
+
+#[test]
+fn pools_under_one_cap_let_nobody_starve() {
+    for (cap, chaos) in [(1, false), (5, true)] {
+        let pools = Run::new(settings(THREADS, 4), 3, Some(cap));
+        run_all(pools, chaos, |_| {}).check_the_end(cap);
+    }
+}
+
+#[test]
+fn a_cap_may_change_under_load() {
+    let turn = AtomicUsize::new(0);
+    let pools = Run::new(settings(THREADS, 4), 3, Some(3));
+    let run = run_all(pools, true, |run| {
+        let turn = turn.fetch_add(1, Ordering::Relaxed);
+        let cap = 1 + (turn / 64) % 12;
+        if turn.is_multiple_of(64) {
+            run.shared[0].cap().set_limit((cap < 12).then_some(cap));
+        }
+    });
+    run.check_the_end(12);
 }

@@ -1,4 +1,4 @@
-//! Shares over many draws, idle, loaded, and with simulated latencies.
+//! Shares over many draws, in every way of choosing, idle, loaded, and with simulated latencies.
 
 use std::time::Instant;
 
@@ -76,19 +76,171 @@ const WEIGHTS: &[&[u32]] = &[
     &[7, 1, 1, 1, 1],
 ];
 
+const BALANCES: [Balance; 4] = [
+    Balance::LeastLoaded,
+    Balance::RoundRobin,
+    Balance::Random,
+    Balance::Nearest,
+];
+
+/// Returns how often each node was picked.
+fn draw(topology: &Topology, loads: &Loads, seed: u64) -> Vec<usize> {
+    let mut balancer = Balancer::new(seed);
+    let mut counts = vec![0; topology.nodes.len()];
+    for _ in 0..DRAWS {
+        counts[balancer.pick(topology, loads, is_replica).unwrap()] += 1;
+    }
+    counts
+}
+
 #[test]
 fn requests_that_complete_at_once_are_split_by_weight() {
-    for weights in WEIGHTS {
-        for seed in 0..8 {
-            let topology = cluster(weights, Instant::now());
-            let (mut balancer, loads) = (Balancer::new(seed), Loads::new());
-            let mut counts = vec![0; topology.nodes.len()];
-            for _ in 0..DRAWS {
-                counts[balancer.pick(&topology, &loads, is_replica).unwrap()] += 1;
+    for balance in BALANCES {
+        for weights in WEIGHTS {
+            for seed in 0..16 {
+                let mut topology = cluster(weights, Instant::now());
+                topology.selection.balance = balance;
+                assert_shares(&draw(&topology, &Loads::new(), seed), weights);
             }
-            assert_shares(&counts, weights);
         }
     }
+}
+
+/// As many sets of weights as seeds: up to six replicas, some of them out of the choice.
+#[test]
+fn any_weights_are_kept_to_in_every_way_of_choosing() {
+    for seed in 0..100 {
+        let mut noise = Noise::new(seed);
+        let mut below = |bound| u32::try_from(noise.below(bound)).unwrap();
+        let mut weights: Vec<_> = (0..=below(5)).map(|_| below(200)).collect();
+        weights[0] += 1;
+        for balance in BALANCES {
+            let mut topology = cluster(&weights, Instant::now());
+            topology.selection.balance = balance;
+            assert_shares(&draw(&topology, &Loads::new(), seed), &weights);
+        }
+    }
+}
+
+#[test]
+fn round_robin_takes_turns_as_evenly_as_the_weights_allow() {
+    let mut topology = cluster(&[5, 1, 1], Instant::now());
+    topology.selection.balance = Balance::RoundRobin;
+    let (mut balancer, mut loads) = (Balancer::new(1), Loads::new());
+    // It does not look at the load.
+    (0..100).for_each(|_| loads.started(1));
+    let mut turns = || balancer.pick(&topology, &loads, is_replica).unwrap();
+    let turns: Vec<_> = (0..14).map(|_| turns()).collect();
+    assert_eq!(turns, [1, 1, 2, 1, 3, 1, 1, 1, 1, 2, 1, 3, 1, 1]);
+}
+
+#[test]
+fn by_lot_nothing_is_in_order_and_no_load_counts() {
+    let mut topology = cluster(&[1, 1], Instant::now());
+    topology.selection.balance = Balance::Random;
+    let mut loads = Loads::new();
+    (0..100).for_each(|_| loads.started(1));
+    assert_shares(&draw(&topology, &loads, 3), &[1, 1]);
+    let mut balancer = Balancer::new(4);
+    let mut again = 0;
+    let mut last = None;
+    for _ in 0..DRAWS {
+        let taken = balancer.pick(&topology, &loads, is_replica);
+        again += usize::from(taken == last);
+        last = taken;
+    }
+    assert!((4800..5200).contains(&again), "{again} times the same");
+}
+
+/// Two replicas in the own zone, of weights 3 and 1, and two elsewhere, of weights 1 and 1.
+fn zones() -> Topology {
+    let mut topology = cluster(&[3, 1, 1, 1], Instant::now());
+    topology.selection.balance = Balance::Nearest;
+    topology.nodes[1].is_near = true;
+    topology.nodes[2].is_near = true;
+    topology
+}
+
+#[test]
+fn the_nearest_take_all_while_they_can() {
+    // In flight on each replica; who takes the requests, by weight.
+    let cases: [(&str, [u32; 4], [u32; 4]); 6] = [
+        ("idle", [0, 0, 0, 0], [3, 1, 0, 0]),
+        ("as busy as those elsewhere", [9, 3, 9, 9], [3, 1, 0, 0]),
+        ("a little busier", [3, 3, 0, 0], [3, 1, 0, 0]),
+        // The one that is not overloaded takes what the other cannot.
+        ("one is overloaded", [90, 0, 0, 0], [0, 1, 0, 0]),
+        ("both are overloaded", [90, 90, 0, 0], [0, 0, 1, 1]),
+        ("those elsewhere are, too", [90, 30, 90, 90], [3, 1, 0, 0]),
+    ];
+    for (case, in_flight, expected) in cases {
+        let mut loads = Loads::new();
+        for (index, count) in in_flight.into_iter().enumerate() {
+            (0..count).for_each(|_| loads.started(index + 1));
+        }
+        let counts = draw(&zones(), &loads, 5);
+        let shares = shares(&counts);
+        let total: u32 = expected.iter().sum();
+        for (share, weight) in shares.iter().zip(expected) {
+            let due = f64::from(weight) * 100.0 / f64::from(total);
+            assert!((share - due).abs() < 2.0, "{case}: {counts:?}");
+        }
+    }
+}
+
+#[test]
+fn others_take_what_no_replica_of_the_own_zone_may() {
+    let mut topology = zones();
+    topology.nodes[1].weight = 0;
+    topology.nodes[2].effective_weight = 0;
+    assert_shares(&draw(&topology, &Loads::new(), 1), &[0, 0, 1, 1]);
+    // Lag has taken everybody's weight: nearness counts again.
+    topology.nodes[3].effective_weight = 0;
+    topology.nodes[4].effective_weight = 0;
+    assert_shares(&draw(&topology, &Loads::new(), 1), &[0, 1, 0, 0]);
+}
+
+#[test]
+fn of_two_that_are_equally_loaded_the_faster_one_is_the_idlest() {
+    let topology = cluster(&[1, 1, 1], Instant::now());
+    let mut loads = Loads::new();
+    (0..100).for_each(|_| loads.started(1));
+    let ms = Duration::from_millis;
+    for (second, third, idlest) in [(9, 5, 3), (5, 9, 2)] {
+        for _ in 0..100 {
+            loads.answered(2, ms(second));
+            loads.answered(3, ms(third));
+        }
+        let mut balancer = Balancer::new(0);
+        // Its own turns, and those of the one that is overloaded.
+        let counts: Vec<_> = (0..9)
+            .map(|_| balancer.pick(&topology, &loads, is_replica).unwrap())
+            .collect();
+        let of = |index| counts.iter().filter(|taken| **taken == index).count();
+        assert!(of(idlest) > of(5 - idlest) && of(1) == 0, "{counts:?}");
+    }
+}
+
+#[test]
+fn latency_is_smoothed_and_follows_a_change() {
+    let mut loads = Loads::new();
+    assert_eq!(loads.latency(2), None);
+    loads.answered(2, Duration::from_millis(8));
+    assert_eq!(loads.latency(2), Some(Duration::from_millis(8)));
+    loads.answered(2, Duration::ZERO);
+    assert_eq!(loads.latency(2), Some(Duration::from_millis(7)));
+    // A clock of steps of 50 ms shows 0 nine times of ten where it takes 5 ms.
+    for round in 0..1000 {
+        loads.answered(
+            2,
+            Duration::from_millis(if round % 10 == 0 { 50 } else { 0 }),
+        );
+    }
+    let mean = loads.latency(2).unwrap().as_micros();
+    assert!((2_000..9_000).contains(&mean), "{mean} us");
+    loads.answered(2, Duration::MAX);
+    assert!(loads.latency(2).is_some());
+    assert_eq!(loads.latency(1), None);
 }
 
 #[test]
@@ -242,8 +394,14 @@ proptest! {
         eligible in any::<u8>(),
         flights in proptest::collection::vec(0..50_u32, 8),
         seed in any::<u64>(),
+        balance in prop::sample::select(BALANCES.to_vec()),
+        near in any::<u8>(),
     ) {
-        let topology = cluster(&weights, Instant::now());
+        let mut topology = cluster(&weights, Instant::now());
+        topology.selection.balance = balance;
+        for node in &mut topology.nodes {
+            node.is_near = near >> node.id.node & 1 == 1;
+        }
         let (mut balancer, mut loads) = (Balancer::new(seed), Loads::new());
         for (index, count) in flights.iter().enumerate() {
             (0..*count).for_each(|_| loads.started(index));
@@ -255,5 +413,19 @@ proptest! {
                 None => prop_assert!(topology.nodes.iter().all(|node| !may(node) || node.weight == 0)),
             }
         }
+    }
+}
+
+#[test]
+fn sessions_take_turns_exactly_by_weight() {
+    let topology = cluster(&[300, 100], Instant::now());
+    for seed in 0..50 {
+        let mut balancer = Balancer::new(seed);
+        let mut counts = [0; 3];
+        for _ in 0..8 {
+            let picked = balancer.pick_for(Pick::Session, &topology, &Loads::new(), is_replica);
+            counts[picked.unwrap()] += 1;
+        }
+        assert_eq!(counts, [0, 6, 2], "seed {seed}");
     }
 }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use pgweir_model::{PinReason, Sqlstate};
+use pgweir_consistency::Token;
+use pgweir_model::{Consistency, Lsn, PinReason, Sqlstate};
 use proptest::prelude::*;
 
 use super::*;
@@ -148,7 +149,7 @@ fn an_instruction_for_a_replica_is_followed_without_splitting_and_after_learning
 #[test]
 fn an_instruction_for_a_replica_keeps_to_what_the_session_must_see() {
     let mut case = Case::of(Reason::Read, &RouteSetting::Replica);
-    case.session.wrote_at = Some(case.now);
+    case.session.token.used_primary(case.now);
     assert_eq!(case.place(), ("primary", Reason::NotReplayed));
 }
 
@@ -213,7 +214,7 @@ fn a_shape_that_failed_on_a_replica_goes_to_the_primary() {
 #[test]
 fn a_read_without_a_replica_says_what_the_best_one_lacks() {
     let mut case = Case::of(Reason::Read, &RouteSetting::Auto);
-    case.session.wrote_at = Some(case.now);
+    case.session.token.used_primary(case.now);
     assert_eq!(case.place(), ("primary", Reason::NotReplayed));
     case.each_replica(|node| node.within_max_lag = false);
     assert_eq!(case.place(), ("primary", Reason::ReplicaLag));
@@ -230,18 +231,120 @@ fn a_read_without_a_replica_says_what_the_best_one_lacks() {
 #[test]
 fn the_one_replica_that_has_replayed_takes_the_read() {
     let mut case = Case::of(Reason::Read, &RouteSetting::Auto);
-    case.session.wrote_at = Some(case.now);
+    case.session.token.used_primary(case.now);
     case.topology.nodes[2].replayed_through = Some(case.now + Duration::from_nanos(1));
     assert_eq!(case.route().unwrap().target, Target::Node(2));
 }
 
 #[test]
+fn a_strong_read_goes_where_a_later_sample_was_replayed_whatever_the_session_did() {
+    let mut case = Case::of(Reason::Read, &RouteSetting::Auto);
+    case.session.consistency = Consistency::Strong;
+    case.session.arrived_at = Some(case.now);
+    assert_eq!(case.place(), ("primary", Reason::NotReplayed));
+    case.topology.nodes[1].replayed_through = Some(case.now + Duration::from_nanos(1));
+    assert_eq!(case.route().unwrap().target, Target::Node(1));
+}
+
+#[test]
+fn an_imported_position_keeps_reads_off_replicas_before_it() {
+    let mut case = Case::of(Reason::Read, &RouteSetting::Auto);
+    case.session.min_lsn = Some(Lsn(2000));
+    assert_eq!(case.place(), ("primary", Reason::NotReplayed));
+    case.topology.nodes[2].position = Lsn(2000);
+    assert_eq!(case.route().unwrap().target, Target::Node(2));
+}
+
+#[test]
+fn waiting_is_worth_it_only_for_a_replica_that_is_close() {
+    let mut case = Case::of(Reason::Read, &RouteSetting::Auto);
+    let within = Duration::from_millis(10);
+    let may = |case: &Case<'_>| {
+        let view = View {
+            topology: &case.topology,
+            loads: &Loads::new(),
+            now: case.now,
+        };
+        may_catch_up(&case.facts, &case.session, &view, within)
+    };
+    assert!(!may(&case), "there is nothing to wait for");
+    case.session.token.used_primary(case.now);
+    assert!(may(&case));
+    case.each_replica(|node| node.lag = Some(2 * within));
+    assert!(!may(&case));
+    case.topology.nodes[1].lag = Some(within);
+    assert!(may(&case));
+    case.topology.nodes[1].health = Health::Down;
+    assert!(!may(&case));
+}
+
+#[test]
+fn an_open_breaker_keeps_reads_off_and_a_half_open_one_lets_a_few_through() {
+    let mut case = Case::of(Reason::Read, &RouteSetting::Auto);
+    case.topology.nodes[1].breaker = Breaker::Open;
+    assert_eq!(case.route().unwrap().target, Target::Node(2));
+    case.topology.nodes[2].breaker = Breaker::Open;
+    assert_eq!(case.place(), ("primary", Reason::ReplicaDown));
+    case.topology.nodes[2].breaker = Breaker::HalfOpen { trials: 1 };
+    // One that waits for a connection tries it as well.
+    for begin in [Loads::started, Loads::waits] {
+        let mut loads = Loads::new();
+        for expected in [2, 0] {
+            let view = View {
+                topology: &case.topology,
+                loads: &loads,
+                now: case.now,
+            };
+            let route = decide(&case.facts, &case.session, &view, &mut Balancer::new(1));
+            assert_eq!(route.unwrap().target, Target::Node(expected));
+            begin(&mut loads, 2);
+        }
+        let ends = [Loads::finished, Loads::waited];
+        ends.iter()
+            .for_each(|end| (0..2).for_each(|_| end(&mut loads, 2)));
+        assert_eq!(loads.meant_for(2), 0);
+    }
+}
+
+#[test]
 fn eventual_consistency_does_not_wait_for_its_own_writes() {
     let mut case = Case::of(Reason::Read, &RouteSetting::Auto);
-    case.session.wrote_at = Some(case.now);
+    case.session.token.used_primary(case.now);
     case.session.consistency = Consistency::Eventual;
     case.each_replica(|node| node.replayed_through = None);
     assert_eq!(case.place(), ("replica", Reason::Read));
+}
+
+#[test]
+fn of_two_primaries_on_one_timeline_none_takes_writes_and_the_error_says_so() {
+    let mut case = Case::of(Reason::Write, &RouteSetting::Auto);
+    (case.topology.primary, case.topology.is_split) = (None, true);
+    let error = case.route().unwrap_err();
+    assert_eq!(error, RouteError::Split);
+    assert_eq!(error.sqlstate().as_str(), "57P03");
+    assert!(error.to_string().contains("same timeline") && error.hint().is_some());
+}
+
+#[test]
+fn a_primary_that_was_left_behind_is_not_to_be_had_by_its_name() {
+    let setting = RouteSetting::parse("pg1");
+    let mut case = Case::of(Reason::VolatileFunction, &setting);
+    assert_eq!(case.route().unwrap().target, Target::Node(0));
+    case.topology.nodes[1].role = Some(Role::Primary);
+    for primary in [None, Some(1)] {
+        case.topology.primary = primary;
+        assert!(matches!(case.route(), Err(RouteError::BackendDown { .. })));
+    }
+}
+
+#[test]
+fn a_replica_of_an_old_timeline_takes_no_reads_while_the_new_primary_is_away() {
+    let mut case = Case::of(Reason::Read, &RouteSetting::Auto);
+    case.topology.primary = None;
+    case.each_replica(|node| {
+        (node.lag, node.lag_bytes, node.within_max_lag) = (None, None, false);
+    });
+    assert_eq!(case.route(), Err(RouteError::NoPrimary));
 }
 
 #[test]
@@ -250,13 +353,15 @@ fn without_a_primary_reads_go_on_and_writes_are_refused() {
     case.topology.primary = None;
     case.topology.nodes[0].health = Health::Down;
     assert_eq!(case.place(), ("replica", Reason::Read));
+    // None has been seen since the start.
+    case.topology.timeline = 0;
     case.each_replica(|node| {
         (node.lag, node.lag_bytes, node.within_max_lag) = (None, None, false);
     });
     assert_eq!(case.place(), ("replica", Reason::Read));
-    case.session.wrote_at = Some(case.now);
+    case.session.token.used_primary(case.now);
     assert_eq!(case.route(), Err(RouteError::NoPrimary));
-    case.session.wrote_at = None;
+    case.session.token = Token::default();
     case.each_replica(|node| node.lag = Some(9 * SECOND));
     assert_eq!(case.route(), Err(RouteError::NoPrimary));
     case.facts = Facts::new(Reason::Write);
@@ -383,8 +488,11 @@ proptest! {
         let topology = Topology { nodes, primary, ..Topology::default() };
         let route = hint.as_ref().map(RouteSetting::instruction);
         let facts = Facts { route, learned, ..Facts::new(reason) };
-        let wrote_at = wrote.then_some(now);
-        let view_of = SessionView { held, wrote_at, splitting, session_pooling, ..session(&setting) };
+        let mut token = Token::default();
+        if wrote {
+            token.used_primary(now);
+        }
+        let view_of = SessionView { held, token, splitting, session_pooling, ..session(&setting) };
         let view = View { topology: &topology, loads: &Loads::new(), now };
         let decided = decide(&facts, &view_of, &view, &mut Balancer::new(1));
         if reason == Reason::Local {
@@ -414,6 +522,7 @@ const RULE: Ruling<'static> = Ruling {
         max_lag: None,
         consistency: None,
     },
+    timeout: None,
     block: None,
     is_for_session: false,
 };
@@ -486,7 +595,7 @@ fn a_blocked_batch_is_refused_whatever_else_is_said_of_it() {
 #[test]
 fn who_asks_nearest_to_the_statement_decides_what_it_may_see() {
     let mut case = Case::of(Reason::Read, &RouteSetting::Auto);
-    case.session.wrote_at = Some(case.now);
+    case.session.token.used_primary(case.now);
     let asks = |consistency| Asks {
         max_lag: None,
         consistency: Some(consistency),
@@ -554,5 +663,137 @@ fn the_limit_of_lag_is_that_of_the_hint_else_of_the_session_else_of_the_rule() {
         case.session.asks = session;
         case.facts.rule = Some(Ruling { asks: rule, ..RULE });
         assert_eq!(case.place().1, expected, "{hint:?} {session:?} {rule:?}");
+    }
+}
+
+#[test]
+fn whether_the_primary_takes_reads_is_the_operators_choice() {
+    use PrimaryReads::{Fallback, Never, Share};
+    // What stands in the way of the replicas, and what becomes of a read then.
+    type Change = fn(&mut Case<'_>);
+    let lagging: Change = |case| case.each_replica(|node| node.within_max_lag = false);
+    let unseen: Change = |case| case.session.token.used_primary(case.now + SECOND);
+    let cases = [
+        ("lag", lagging, Reason::ReplicaLag),
+        ("an own write", unseen, Reason::NotReplayed),
+    ];
+    for (what, change, reason) in cases {
+        for by in [RouteSetting::Auto, RouteSetting::Replica] {
+            let route = |primary_reads| {
+                let mut case = Case::of(Reason::Read, &by);
+                case.topology.selection.primary_reads = primary_reads;
+                change(&mut case);
+                case.route()
+            };
+            let primary = |reason| {
+                Ok(Route {
+                    target: Target::Node(0),
+                    reason,
+                })
+            };
+            assert_eq!(
+                route(Never),
+                Err(RouteError::NoReplica { reason }),
+                "{what}"
+            );
+            assert_eq!(route(Fallback), primary(reason), "{what}");
+            // Where it shares, it is no fallback but one of those that take reads; as a replica it is none of them.
+            let shared = if by == RouteSetting::Auto {
+                Reason::Read
+            } else {
+                reason
+            };
+            assert_eq!(route(Share), primary(shared), "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_primary_that_never_takes_reads_takes_everything_else() {
+    for reason in [Reason::Write, Reason::Unparsed, Reason::VolatileFunction] {
+        let mut case = Case::of(reason, &RouteSetting::Auto);
+        case.topology.selection.primary_reads = PrimaryReads::Never;
+        assert_eq!(case.place(), ("primary", reason));
+    }
+    let mut case = Case::of(Reason::Read, &RouteSetting::Primary);
+    case.topology.selection.primary_reads = PrimaryReads::Never;
+    assert_eq!(case.place(), ("primary", Reason::SessionSetting));
+}
+
+#[test]
+fn a_primary_that_shares_takes_its_weight_of_the_reads_and_none_that_ask_for_a_replica() {
+    let counts = |setting: &RouteSetting, weight: u32| {
+        let mut case = Case::of(Reason::Read, setting);
+        case.topology.selection.primary_reads = PrimaryReads::Share;
+        case.topology.nodes[0].weight = weight;
+        case.topology.nodes[0].effective_weight = weight * Node::WEIGHT_SCALE;
+        let view = View {
+            topology: &case.topology,
+            loads: &Loads::new(),
+            now: case.now,
+        };
+        let mut balancer = Balancer::new(1);
+        let mut counts = [0; 3];
+        for _ in 0..10_000 {
+            let route = decide(&case.facts, &case.session, &view, &mut balancer);
+            match route.unwrap().target {
+                Target::Node(index) => counts[index] += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        counts
+    };
+    for (setting, weight, expected) in [
+        (RouteSetting::Auto, 2, [5000, 2500, 2500]),
+        (RouteSetting::Auto, 0, [0, 5000, 5000]),
+        (RouteSetting::Replica, 2, [0, 5000, 5000]),
+    ] {
+        for (count, expected) in counts(&setting, weight).iter().zip(expected) {
+            assert!(
+                (expected - 200..=expected + 200).contains(count),
+                "{setting}"
+            );
+        }
+    }
+}
+
+#[test]
+fn an_old_primary_that_is_still_up_does_not_share() {
+    let mut case = Case::of(Reason::Read, &RouteSetting::Auto);
+    case.topology.selection.primary_reads = PrimaryReads::Share;
+    case.topology.nodes[1].role = Some(Role::Primary);
+    case.topology.nodes[2].health = Health::Down;
+    assert_eq!(case.route().unwrap().target, Target::Node(0));
+    case.topology.primary = None;
+    assert_eq!(case.route(), Err(RouteError::NoPrimary));
+}
+
+#[test]
+fn a_drained_server_takes_nothing_but_what_only_the_primary_can() {
+    let by_name = RouteSetting::Backend("pg3".into());
+    let drain = |topology: &mut Topology, index: usize| topology.nodes[index].is_drained = true;
+    let mut case = Case::of(Reason::Read, &RouteSetting::Auto);
+    drain(&mut case.topology, 1);
+    for _ in 0..10 {
+        assert_eq!(case.route().unwrap().target, Target::Node(2));
+    }
+    // Also a session that has just read there.
+    case.session.token.used_replica(1, case.now - SECOND);
+    assert_eq!(case.route().unwrap().target, Target::Node(2));
+    drain(&mut case.topology, 2);
+    assert_eq!(case.place(), ("primary", Reason::NoReplica));
+    let mut named = Case::of(Reason::Read, &by_name);
+    drain(&mut named.topology, 2);
+    let error = named.route().unwrap_err();
+    assert_eq!(error.sqlstate(), Sqlstate::CANNOT_CONNECT_NOW);
+    assert_eq!(error, RouteError::BackendDrained { name: "pg3".into() });
+    // As the primary it takes the writes, and no reads by its weight.
+    let mut promoted = Case::of(Reason::Write, &RouteSetting::Auto);
+    drain(&mut promoted.topology, 0);
+    assert_eq!(promoted.place(), ("primary", Reason::Write));
+    promoted.topology.selection.primary_reads = PrimaryReads::Share;
+    promoted.facts = Facts::new(Reason::Read);
+    for _ in 0..10 {
+        assert_eq!(promoted.place(), ("replica", Reason::Read));
     }
 }

@@ -1,12 +1,13 @@
 //! The rows of EXPLAIN ROUTE.
 
+use pgweir_model::Consistency;
 use std::time::{Duration, Instant};
 
 use pgweir_model::PinReason;
 
 use super::*;
 use crate::balance::Loads;
-use crate::session_view::{Consistency, Held, RouteSetting};
+use crate::session_view::{Held, RouteSetting};
 use crate::testing::{cluster, session};
 
 /// Returns the rows, one line each: `step | decision | reason | detail`.
@@ -157,6 +158,7 @@ const RULE: Ruling<'static> = Ruling {
         max_lag: None,
         consistency: None,
     },
+    timeout: None,
     block: None,
     is_for_session: false,
 };
@@ -205,4 +207,55 @@ fn what_a_rule_blocks_is_refused() {
         shown.ends_with("\nroute | primary | rule | refused (42501): use the archive"),
         "{shown}"
     );
+}
+
+#[test]
+fn a_primary_that_shares_is_named_among_those_that_would_be_used() {
+    let rows = rows(
+        Reason::Read,
+        |_, topology| topology.selection.primary_reads = pgweir_model::PrimaryReads::Share,
+        None,
+    );
+    assert!(
+        rows.contains("\nprimary | eligible |  | pg1: lag 0 ms, 0 bytes, weight 1, effective 1.000, in flight 0\n"),
+        "{rows}"
+    );
+    assert!(rows.ends_with(" | read | pg1, pg2, pg3"), "{rows}");
+}
+
+#[test]
+fn a_read_that_waits_for_a_replica_says_so() {
+    let rows = rows(
+        Reason::Read,
+        |_, topology| {
+            topology.selection.primary_reads = pgweir_model::PrimaryReads::Never;
+            for node in topology.nodes.iter_mut().skip(1) {
+                node.within_max_lag = false;
+            }
+        },
+        None,
+    );
+    let expected = "\nroute | replica | replica_lag | waits until a replica is eligible: primary_reads is never";
+    assert!(rows.ends_with(expected), "{rows}");
+}
+
+#[test]
+fn the_own_zone_is_shown_where_it_counts() {
+    let rows = rows(
+        Reason::Read,
+        |_, topology| {
+            topology.selection.balance = Balance::Nearest;
+            topology.nodes[2].is_near = true;
+        },
+        None,
+    );
+    assert!(
+        rows.contains("effective 3.000, in flight 0, elsewhere\n"),
+        "{rows}"
+    );
+    assert!(
+        rows.contains("effective 1.000, in flight 0, near\n"),
+        "{rows}"
+    );
+    assert!(rows.ends_with("\nroute | replica | read | pg3"), "{rows}");
 }

@@ -224,3 +224,50 @@ fn a_new_set_is_asked_anew() {
     assert_eq!(name(&old).as_deref(), Some("old"));
     assert_eq!(name(&new).as_deref(), Some("new"));
 }
+
+/// The places of one set mean other rules in another.
+#[test]
+fn whom_another_set_applies_to_says_nothing() {
+    let mut plans = PlanTable::new(10);
+    let plan = plans.get(b"TABLE a");
+    let for_all = RuleSet::new(1, vec![rule("all", StatementMatch::default())]);
+    let mut of_one = rule("one", StatementMatch::default());
+    of_one.client.user = Some("one".into());
+    let for_one = RuleSet::new(2, vec![of_one]);
+    let login = Login {
+        user: "other",
+        ..Login::default()
+    };
+    let applicable = for_all.for_login(login);
+    let ruling = |set: &RuleSet| {
+        let ruling = set.ruling(std::iter::once(&plan), &applicable);
+        ruling.map(|ruling| ruling.name.to_owned())
+    };
+    assert_eq!(ruling(&for_all).as_deref(), Some("all"));
+    assert_eq!(ruling(&for_one), None);
+}
+
+#[test]
+fn a_timeout_is_said_by_the_rule_that_speaks_and_known_of_the_set() {
+    let mut timed = rule("timed", on_tables(&["orders"]));
+    timed.action.timeout = Some(Duration::from_secs(10));
+    let plain = rule("plain", StatementMatch::default());
+    let mut plans = PlanTable::new(10);
+    let mut timeout = |set: &RuleSet, text: &str| {
+        let plan = plans.get(text.as_bytes());
+        let applicable = set.for_login(Login::default());
+        let ruling = set.ruling(std::iter::once(&plan), &applicable);
+        ruling.and_then(|ruling| ruling.timeout)
+    };
+    let set = RuleSet::new(1, vec![timed.clone(), plain.clone()]);
+    assert!(set.has_timeouts());
+    assert_eq!(
+        timeout(&set, "SELECT a FROM orders"),
+        Some(Duration::from_secs(10))
+    );
+    assert_eq!(timeout(&set, "SELECT a FROM users"), None);
+    // The first that matches wins, whatever it says.
+    let set = RuleSet::new(2, vec![plain, timed]);
+    assert_eq!(timeout(&set, "SELECT a FROM orders"), None);
+    assert!(!RuleSet::new(3, Vec::new()).has_timeouts());
+}

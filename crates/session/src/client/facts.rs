@@ -71,6 +71,12 @@ impl Marks {
     pub const DEPENDS: Marks = Marks(256);
     /// It may set a parameter that no view of the server lists.
     pub const HIDES: Marks = Marks(1 << 15);
+    /// It signals processes of the server by their IDs.
+    pub const SIGNALS: Marks = Marks(1 << 14);
+    /// It reads relations, or may.
+    pub const READS_DATA: Marks = Marks(1 << 16);
+    /// It runs something: it does not only prepare, describe or close.
+    pub const RUNS: Marks = Marks(1 << 17);
     /// It makes the server forget prepared statements.
     pub const DISCARDS: Marks = Marks(512);
 
@@ -112,6 +118,12 @@ impl Facts {
         }
         if effects.ddl || verdict.hidden.has(Hidden::SCHEMA) {
             self.marks.set(Marks::DDL);
+        }
+        if traits.has(Traits::SIGNALS) {
+            self.marks.set(Marks::SIGNALS);
+        }
+        if traits.has(Traits::READS_DATA) {
+            self.marks.set(Marks::READS_DATA);
         }
         if traits.has(Traits::DISCARDS) {
             self.marks.set(Marks::DISCARDS);

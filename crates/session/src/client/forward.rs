@@ -14,7 +14,7 @@ use pgweir_wire::frontend::{
 };
 use pgweir_wire::{DecodeError, Gather, HEADER_LEN, Header, TransactionStatus};
 
-use super::{ClientSession, Marks, Plans, significant};
+use super::{ClientSession, Marks, Plans, Translation, significant};
 use crate::error::{Side, Violation};
 use crate::outstanding::{Action, Change, Entry, Events, Owed};
 use crate::server::ServerSession;
@@ -84,6 +84,9 @@ impl ClientSession {
             self.forward_message(message, server, out)?;
             self.rest.len = header.frame_len() - (end - at);
             at = end;
+        }
+        if !self.translation.is_empty() {
+            self.translation = Translation::default();
         }
         self.batch.reset();
         Ok(())
@@ -161,10 +164,7 @@ impl ClientSession {
         }
         match message.header.tag {
             tag::QUERY => {
-                if !self.forward_execute(message, server, out) {
-                    out.input(as_it_is);
-                }
-                self.owe_query(message.body, server);
+                self.forward_query(message, server, out);
                 // Behind extended messages without a Sync the server may skip it: only ReadyForQuery tells.
                 self.is_open = was_open;
             }
@@ -207,6 +207,20 @@ impl ClientSession {
         Ok(())
     }
 
+    fn forward_query(
+        &mut self,
+        message: Message<'_>,
+        server: &mut ServerSession,
+        out: &mut Gather,
+    ) {
+        if !self.forward_translated_query(message.body, out)
+            && !self.forward_execute(message, server, out)
+        {
+            out.input(message.start..message.end);
+        }
+        self.owe_query(message.body, server);
+    }
+
     /// `EXECUTE` of a statement that was prepared by the protocol: the server knows it by another name. Returns whether that was
     /// it.
     fn forward_execute(
@@ -239,6 +253,7 @@ impl ClientSession {
         } else {
             // In a batch of its own: should it fail, the server does not wait for a Sync that never comes.
             self.make_room(statement.id, server, out);
+            self.tally.server_parses += 1;
             let tail = statement.tail.as_deref().unwrap_or_default();
             out.scratch_mut(|bytes| {
                 parse_head(bytes, &statement.server_name, tail.len());
@@ -334,6 +349,7 @@ impl ClientSession {
         server: &mut ServerSession,
         out: &mut Gather,
     ) {
+        self.tally.client_parses += 1;
         let name_len = message
             .body
             .iter()
@@ -384,15 +400,18 @@ impl ClientSession {
             && !server.statements.is_schema_changing();
         if is_failed {
             // It is refused, wherever it is known.
+            self.tally.server_parses += 1;
             parse_under(b"", message, name_len, out);
             server.unnamed = None;
         } else if server.statements.touch_fresh(id) || is_unnamed_there {
             entry.action = Action::Fake;
         } else if name.is_empty() && !statement.is_repeated() {
+            self.tally.server_parses += 1;
             out.input(message.start..message.end);
             server.unnamed = Some(id);
             entry.places = Some(id);
         } else {
+            self.tally.server_parses += 1;
             self.make_room(id, server, out);
             parse_under(&statement.server_name, message, name_len, out);
             server.statements.place(id);
@@ -407,6 +426,7 @@ impl ClientSession {
         server: &mut ServerSession,
         out: &mut Gather,
     ) -> Result<(), Violation> {
+        self.tally.binds += 1;
         let head = match BindHead::decode(message.body) {
             Ok(Some(head)) => head,
             Ok(None) => {
@@ -433,6 +453,7 @@ impl ClientSession {
             self.rest.is_dropped = true;
             return Ok(());
         };
+        let statement = self.translated(statement);
         self.note_portal(head.portal, &statement);
         let name: &[u8] = match self.place(&statement, server, out) {
             Placed::Unnamed => b"",
@@ -443,7 +464,9 @@ impl ClientSession {
                 return Ok(());
             }
         };
-        if *name == *head.statement {
+        if self.forward_translated_bind(message.body, &statement, name, out) {
+            // Written anew.
+        } else if *name == *head.statement {
             out.input(message.start..message.end);
         } else {
             let rest_len = message.header.body_len() - head.rest_offset;
@@ -521,6 +544,7 @@ impl ClientSession {
         let Some(tail) = &statement.tail else {
             return Placed::Nowhere;
         };
+        self.tally.server_parses += 1;
         self.make_room(statement.id, server, out);
         out.scratch_mut(|bytes| {
             parse_head(bytes, &statement.server_name, tail.len());
@@ -625,6 +649,7 @@ impl ClientSession {
                 .unwrap_or_default();
             match header.tag {
                 tag::PARSE => {
+                    self.tally.client_parses += 1;
                     let name =
                         significant(body.split(|byte| *byte == 0).next().unwrap_or_default());
                     if let Some(Some(statement)) = self.batch.parsed.pop_front() {

@@ -6,7 +6,7 @@
 use pgweir_wire::frontend::{Execute, Parse, Query, Sync, Target, bind_head, tag, target_head};
 use pgweir_wire::{Gather, ListBuf, TransactionStatus};
 
-use super::{ClientSession, Probe};
+use super::{ClientSession, Probe, Replies};
 use crate::outstanding::{Action, Entry, Owed};
 use crate::parameters::SharedParameters;
 use crate::server::ServerSession;
@@ -15,15 +15,35 @@ use crate::statement::{GUARD, MISSING_NAME};
 /// What follows the names in a Bind without parameters whose results are text.
 const BIND_NOTHING: &[u8] = &[0, 0, 0, 0, 0, 0];
 
+/// What it means for a batch that something of ours in front of it has failed. The server has skipped the batch, unless it is
+/// said otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FrontFailure {
+    /// The batch was watched as a read: another server may run it.
+    OfRead,
+    /// Somebody cancelled it, or a limit of time did. It was not the batch that was meant.
+    Canceled,
+    /// The server does not take the session as it is; what has become of the batch is not known. The client has heard the error,
+    /// if it is not kept.
+    Refused,
+}
+
 impl ClientSession {
     /// Prepares a server connection for this session: its parameters, and a fresh start for statements whose result types
     /// may have changed since they were prepared there (`epoch`).
     ///
-    /// What is needed goes in front of the first batch, in the same write. Should the switch of parameters fail (a role that
-    /// was dropped, a limit that it exceeds), the batch must not run with those of the session before: the switch ends with
-    /// the making of a statement, which is described and closed between it and the batch. Where there is no such statement the
-    /// server skips the batch, whatever kind it is, and the connection is given up.
-    pub fn begin_lease(&mut self, server: &mut ServerSession, epoch: u64, out: &mut Gather) {
+    /// What is needed goes in front of the first batch, in the same write, and `also` with it: statements with a semicolon
+    /// behind each. Should it fail (a role that was dropped, a limit that is exceeded, somebody who cancels it), the batch must
+    /// not run with what the session before has left: the last thing of it is the making of a statement, which is described
+    /// and closed between it and the batch. Where there is no such statement the server skips the batch, whatever kind it is,
+    /// and the connection is given up.
+    pub fn begin_lease(
+        &mut self,
+        server: &mut ServerSession,
+        epoch: u64,
+        also: &[u8],
+        out: &mut Gather,
+    ) {
         server.statements.lease();
         self.context.epoch = epoch;
         let mut text = Vec::new();
@@ -34,19 +54,15 @@ impl ClientSession {
             }
             server.epoch = epoch;
         }
-        let mut switch = Vec::new();
+        text.extend_from_slice(also);
         if !self.state.wanted().same(&server.parameters) {
-            switch = self.state.wanted().switch_sql(&server.parameters);
+            text.extend_from_slice(&self.state.wanted().switch_sql(&server.parameters));
             server.parameters = SharedParameters::clone(self.state.wanted());
         }
         self.state.switched();
-        if switch.is_empty() {
-            if !text.is_empty() {
-                self.ask(&text, server, out);
-            }
+        if text.is_empty() {
             return;
         }
-        text.extend_from_slice(&switch);
         text.extend_from_slice(b"PREPARE ");
         text.extend_from_slice(GUARD);
         text.extend_from_slice(b" AS SELECT 1");
@@ -64,6 +80,71 @@ impl ClientSession {
     pub fn is_ahead_of_its_batch(&self) -> bool {
         let front = self.outstanding.front();
         front.is_some_and(|entry| matches!(entry.action, Action::Skip) && entry.owed == Owed::Query)
+    }
+
+    /// Returns whether the next reply is that of a request of ours in front of the batch: a switch of parameters, a BEGIN. The
+    /// Parse of a statement that the batch needs, and the Close that makes room for it, belong to the batch.
+    ///
+    /// Until then nothing may follow the batch: should what is in front fail, the server skips no further than to a Sync.
+    pub fn front_is_of_ours(&self) -> bool {
+        self.outstanding.front().is_some_and(|e| match e.action {
+            Action::Skip => e.places.is_none(),
+            Action::Tail | Action::Break => true,
+            Action::Forward | Action::Fake | Action::Substitute(_) => false,
+        })
+    }
+
+    /// Returns what the failure of what stood in front of the batch means, if it has failed: the server connection must be
+    /// closed.
+    pub fn front_failure(&self) -> Option<FrontFailure> {
+        match self.replies {
+            Replies::FrontFailed(failure) => Some(failure),
+            Replies::Passed | Replies::Watched(_) | Replies::Abandoned | Replies::FrontFailing => {
+                None
+            }
+        }
+    }
+
+    /// Returns the error that the client has not heard of, a complete ErrorResponse message, and forgets it; empty where there
+    /// is none.
+    pub fn take_front_error(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.front_error)
+    }
+
+    /// Notes that what stands in front of the batch has failed; returns whether the client hears of it now.
+    ///
+    /// `error` is the complete message, as far as it is there.
+    pub(crate) fn on_front_error(&mut self, is_canceled: bool, error: &[u8]) -> bool {
+        if self.replies == Replies::FrontFailing {
+            // The guard is not there.
+            self.replies = Replies::FrontFailed(FrontFailure::Canceled);
+            return false;
+        }
+        let front = self.outstanding.front();
+        let is_ahead = front.is_some_and(|entry| matches!(entry.action, Action::Skip));
+        let is_query = front.is_some_and(|entry| entry.owed == Owed::Query);
+        let failure = match self.replies {
+            Replies::Watched(watch) if watch.is_read() => FrontFailure::OfRead,
+            _ if is_canceled && is_ahead => FrontFailure::Canceled,
+            _ => FrontFailure::Refused,
+        };
+        self.replies = Replies::FrontFailed(failure);
+        if failure == FrontFailure::Canceled {
+            self.front_error = error.to_vec();
+            if is_query {
+                // Cancelled behind its last statement it may yet have made the guard, and taken back everything else.
+                self.replies = Replies::FrontFailing;
+            }
+        }
+        failure == FrontFailure::Refused
+    }
+
+    /// Notes that the server describes a statement. Where that is the guard although the switch in front of it has failed, the
+    /// batch runs, and with settings that are not the session's.
+    pub(crate) fn on_described(&mut self) {
+        if self.replies == Replies::FrontFailing {
+            self.replies = Replies::FrontFailed(FrontFailure::Refused);
+        }
     }
 
     /// Brings back what a RESET has taken from the connection although the session came with it. What the server reports of it
@@ -94,8 +175,8 @@ impl ClientSession {
         self.outstanding.push(Entry::skip(Owed::Sync));
     }
 
-    /// Puts a statement of ours in front of the session's next batch. If it fails, so does the session.
-    pub fn ask(&mut self, sql: &[u8], server: &mut ServerSession, out: &mut Gather) {
+    /// Sends a Query of ours.
+    fn ask(&mut self, sql: &[u8], server: &mut ServerSession, out: &mut Gather) {
         server.unnamed = None;
         out.scratch_mut(|bytes| Query { sql }.encode(bytes));
         self.outstanding.push(Entry::skip(Owed::Query));

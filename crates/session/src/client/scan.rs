@@ -240,6 +240,7 @@ impl ClientSession {
         match frame.tag {
             tag::QUERY => {
                 self.batch.facts.marks.set(Marks::NEEDS_SERVER);
+                self.batch.facts.marks.set(Marks::RUNS);
                 match Query::decode(body) {
                     Ok(query) => {
                         let plan = tables.plans.get(query.sql);
@@ -278,6 +279,7 @@ impl ClientSession {
             tag::EXECUTE => {
                 let facts = &mut self.batch.facts;
                 facts.marks.set(Marks::NEEDS_SERVER);
+                facts.marks.set(Marks::RUNS);
                 let is_limited = |execute: Execute<'_>| execute.max_rows != 0;
                 if facts.returns_rows && Execute::decode(body).is_ok_and(is_limited) {
                     facts.marks.set(Marks::LEAVES_OPEN);
@@ -287,6 +289,7 @@ impl ClientSession {
             tag::FLUSH => return Ok(Some(Portion::Flushed)),
             tag::FUNCTION_CALL => {
                 self.batch.facts.marks.set(Marks::FUNCTION_CALL);
+                self.batch.facts.marks.set(Marks::RUNS);
                 self.note_unread();
                 return Ok(Some(Portion::Batch));
             }

@@ -61,10 +61,13 @@ impl ClientSession {
             {
                 // The switch of parameters failed: the login on the primary accepted them, this server does not. Or a BEGIN
                 // did, and what stands behind it is skipped.
-                let may_repeat = self.is_watching_read();
-                self.replies = Replies::SwitchFailed { may_repeat };
                 server.mark(Ledger::Beyond);
-                may_repeat
+                let is_canceled = sqlstate.map(Sqlstate) == Some(Sqlstate::QUERY_CANCELED);
+                let whole = cursor.rest().get(..header.frame_len());
+                let forward = self.on_front_error(is_canceled, whole.unwrap_or_default());
+                take(header, forward, cursor, server, out);
+                self.skip_to_sync(server);
+                return;
             }
             Some((
                 Action::Forward | Action::Skip,
@@ -74,6 +77,9 @@ impl ClientSession {
                 server.mark(Ledger::Beyond);
                 false
             }
+            Some((Action::Forward, _)) if self.replies != Replies::Abandoned => {
+                self.tell_of_cancel(sqlstate, cursor, out)
+            }
             _ => false,
         };
         // The last words of a server that has not got to the batch yet say nothing about it.
@@ -82,8 +88,11 @@ impl ClientSession {
         if is_last && forward {
             server.farewell = Farewell::Heard;
         }
+        let heard = sqlstate.filter(|_| forward);
+        self.tally.note_error(heard, forward || substitute);
         take(header, forward, cursor, server, out);
         if self.replies != Replies::Abandoned {
+            self.has_failed = true;
             self.state.on_error();
             self.follow_state(server);
         }
@@ -91,6 +100,22 @@ impl ClientSession {
         if !is_last {
             self.skip_to_sync(server);
         }
+    }
+
+    /// Tells the client in our words that its statement was cancelled, where the server says so and we have some.
+    fn tell_of_cancel(
+        &mut self,
+        sqlstate: Option<[u8; 5]>,
+        cursor: &mut Cursor<'_>,
+        out: &mut Gather,
+    ) -> bool {
+        let is_canceled = sqlstate.map(Sqlstate) == Some(Sqlstate::QUERY_CANCELED);
+        let Some(ours) = self.cancel_error.take_if(|_| is_canceled) else {
+            return false;
+        };
+        cursor.flush(out);
+        out.scratch(&ours);
+        true
     }
 
     /// Takes what the server skips after an error: all up to the next Sync, unless it was a simple query that failed.
@@ -140,7 +165,7 @@ impl ClientSession {
 
     /// Returns whether an error is no answer to anything of the client's; notes what it means for the connection.
     fn is_nobodys(&mut self, is_last: bool, server: &mut ServerSession) -> bool {
-        if self.switch_failed() {
+        if self.front_failure().is_some() {
             // What follows from the first error: the batch is skipped.
             return true;
         }

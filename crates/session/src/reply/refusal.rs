@@ -63,6 +63,11 @@ impl Watch {
         }
     }
 
+    /// Returns whether the batch only reads on a replica, so that another server may run it whatever becomes of this one.
+    pub fn is_read(self) -> bool {
+        matches!(self, Watch::Read | Watch::ReadOnly)
+    }
+
     /// Returns whether a reply of this tag is part of a result, or says that there is none.
     pub(super) fn is_result(self, reply: u8) -> bool {
         match self {

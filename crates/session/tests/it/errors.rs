@@ -6,7 +6,7 @@ use pgweir_session::{Side, Violation};
 use pgweir_wire::DecodeError;
 use pgweir_wire::backend::{ErrorBuilder, Severity};
 
-use crate::notation::show_client;
+use crate::notation::{server_bytes, show_client};
 use crate::rig::{LIMITS, Rig};
 
 #[test]
@@ -169,4 +169,29 @@ fn the_last_words_of_a_server_that_the_session_is_done_with_are_not_for_the_clie
     rig.send("Query(select 1)");
     let (_, out) = rig.receive(&last).unwrap();
     assert_eq!(out, last);
+}
+
+#[test]
+fn a_cancel_of_ours_is_told_in_our_words_and_only_once() {
+    let ours = ErrorBuilder::new(Severity::Error, *b"57014", "pgweir: too slow").build();
+    let mut rig = Rig::new();
+    rig.send("Parse(,select 1) | Bind | Execute | Sync");
+    rig.client.word_cancel(ours.clone().into());
+    let (_, out) = rig
+        .receive(&server_bytes("ParseComplete | BindComplete"))
+        .unwrap();
+    assert_eq!(out, server_bytes("ParseComplete | BindComplete"));
+    let (_, out) = rig
+        .receive(&server_bytes("Error(57014 by request)"))
+        .unwrap();
+    assert_eq!(out, ours);
+    rig.passes("Ready(I)");
+    // What the client cancels itself is told as the server tells it; so is any other error, and what comes too late.
+    rig.send("Query(select 1)");
+    rig.passes("Error(57014 by request) | Ready(I)");
+    rig.send("Query(select 1)");
+    rig.client.word_cancel(ours.clone().into());
+    rig.passes("Error(22012 division by zero) | Ready(I)");
+    rig.send("Query(select 1)");
+    rig.passes("Error(57014 by request) | Ready(I)");
 }

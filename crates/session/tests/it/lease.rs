@@ -1,11 +1,13 @@
 //! What a server connection is told before a session uses it, and what must be undone afterwards.
 
 use pgweir_model::PinReason;
+use pgweir_session::client::FrontFailure;
 use pgweir_session::server::Ledger;
 use pgweir_session::{ClientSession, ServerSession};
-use pgweir_wire::TransactionStatus;
+use pgweir_wire::{Gather, TransactionStatus};
 
-use crate::rig::{LIMITS, Rig, SWITCHED, parameters};
+use crate::notation::show_client;
+use crate::rig::{GUARDED, LIMITS, Rig, SWITCHED, bytes_of, parameters};
 
 fn with_parameters(entries: &[(&str, &str)]) -> Rig {
     let mut rig = Rig::new();
@@ -72,27 +74,90 @@ fn a_switch_that_fails_is_noticed_and_the_server_is_given_up() {
     let mut rig = with_parameters(&[("search_path", "x")]);
     rig.lease(0);
     rig.send("Query(insert)");
-    assert!(!rig.client.switch_failed());
+    assert!(rig.client.front_failure().is_none());
     // The batch is skipped by the server, which waits for a Sync that never comes.
     rig.receive(&crate::notation::server_bytes(
         "Error(22023 invalid value) | Ready(I) | Error(26000 no such statement)",
     ))
     .unwrap();
-    assert!(rig.client.switch_failed());
+    assert!(rig.client.front_failure().is_some());
     assert!(!rig.server.is_clean());
+}
+
+#[test]
+fn a_switch_that_is_cancelled_says_nothing_to_the_client_until_the_guard_has_been_asked_for() {
+    let mut rig = with_parameters(&[("search_path", "x")]);
+    rig.lease(0);
+    rig.send("Parse(,insert) | Bind | Execute | Sync");
+    assert!(rig.client.front_is_of_ours());
+    assert_eq!(rig.reply("Error(57014 canceling) | Ready(I)"), "");
+    assert_eq!(rig.client.front_failure(), None);
+    // What the server says at the Sync is not heard.
+    let skipped = "Error(26000 no such statement) | Ready(I)";
+    let (_, out) = rig
+        .receive(&crate::notation::server_bytes(skipped))
+        .unwrap();
+    assert_eq!(out, b"");
+    assert_eq!(rig.client.front_failure(), Some(FrontFailure::Canceled));
+    let error = rig.client.take_front_error();
+    assert_eq!(
+        error,
+        crate::notation::server_bytes("Error(57014 canceling)")
+    );
+    assert!(!rig.server.is_clean());
+}
+
+#[test]
+fn a_guard_that_is_there_although_the_switch_was_cancelled_ends_the_session() {
+    let mut rig = with_parameters(&[("search_path", "x")]);
+    rig.lease(0);
+    rig.send("Query(insert)");
+    assert_eq!(rig.reply("Error(57014 canceling) | Ready(I)"), "");
+    // The batch runs.
+    assert_eq!(rig.reply("ParameterDescription"), "");
+    assert_eq!(rig.client.front_failure(), Some(FrontFailure::Refused));
+    assert!(!rig.client.take_front_error().is_empty());
+}
+
+#[test]
+fn a_begin_that_is_cancelled_takes_the_batch_with_it() {
+    let mut rig = Rig::new();
+    rig.client.state.begin(b"BEGIN");
+    let mut gather = Gather::new();
+    rig.client
+        .open_transaction(None, &mut rig.server, &mut gather);
+    rig.send("Query(insert)");
+    assert!(rig.client.front_is_of_ours());
+    assert_eq!(rig.reply("ParseComplete | Error(57014 canceling)"), "");
+    assert_eq!(rig.client.front_failure(), Some(FrontFailure::Canceled));
+}
+
+#[test]
+fn what_else_is_to_be_run_first_is_guarded_too() {
+    let mut rig = Rig::new();
+    let mut gather = Gather::new();
+    rig.client
+        .begin_lease(&mut rig.server, 0, b"DISCARD SEQUENCES;", &mut gather);
+    assert_eq!(
+        show_client(&bytes_of(&gather, &[])),
+        format!("Query(DISCARD SEQUENCES;{GUARDED}")
+    );
 }
 
 #[test]
 fn statements_of_an_older_schema_are_dropped_before_use() {
     let mut rig = Rig::new();
     rig.prepare("a", "select 1");
-    assert_eq!(rig.lease(5), "Query(DEALLOCATE ALL;)");
+    assert_eq!(rig.lease(5), format!("Query(DEALLOCATE ALL;{GUARDED}"));
     assert_eq!(
         rig.send("Bind(,a) | Sync"),
         "Parse($0,select 1) | Bind(,$0) | Sync"
     );
     assert_eq!(
-        rig.reply("Complete(DEALLOCATE ALL) | Ready(I) | ParseComplete | BindComplete | Ready(I)"),
+        rig.reply(
+            "Complete(DEALLOCATE ALL) | Complete(PREPARE) | Ready(I) | ParameterDescription | \
+             RowDescription(c) | CloseComplete | ParseComplete | BindComplete | Ready(I)"
+        ),
         "BindComplete | Ready(I)"
     );
     assert_eq!(

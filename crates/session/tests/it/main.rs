@@ -31,3 +31,4 @@ mod simulation;
 mod statements;
 #[cfg(test)]
 mod stream;
+mod translate;

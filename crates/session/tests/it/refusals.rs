@@ -5,7 +5,7 @@ use pgweir_wire::HEADER_LEN;
 use pgweir_wire::backend::ErrorResponse;
 
 use crate::notation::{server_bytes, show_server};
-use crate::rig::Rig;
+use crate::rig::{GUARDED, Rig};
 
 /// An ErrorResponse with the place in the source that raised it.
 fn error(severity: &str, code: &str, message: &str, routine: &str) -> Vec<u8> {
@@ -230,14 +230,15 @@ fn replies_of_ours_do_not_slip_past_while_it_is_undecided() {
     let mut rig = Rig::new();
     rig.prepare("a", "select 1");
     rig.prepare("b", "select 2");
-    assert_eq!(rig.lease(1), "Query(DEALLOCATE ALL;)");
+    assert_eq!(rig.lease(1), format!("Query(DEALLOCATE ALL;{GUARDED}"));
     // The Close is answered by us, behind what we asked for and before what the batch asks for.
     assert_eq!(
         rig.send("Close(S a) | Bind(,b) | Execute | Sync"),
         "Parse($1,select 2) | Bind(,$1) | Execute | Sync"
     );
     rig.client.watch(Watch::Read);
-    let ours = "Complete(DEALLOCATE ALL) | Ready(I)";
+    let ours = "Complete(DEALLOCATE ALL) | Complete(PREPARE) | Ready(I) | ParameterDescription | \
+                RowDescription(c) | CloseComplete";
     let replies = server_bytes(&format!("{ours} | ParseComplete | BindComplete"));
     let (received, out) = rig.receive(&replies).unwrap();
     assert_eq!(show_server(&out), "");
@@ -253,7 +254,7 @@ fn the_last_words_of_a_server_that_has_not_got_to_the_batch_are_not_the_clients(
     let mut rig = Rig::new();
     rig.prepare("a", "select 1");
     // The schema has changed since: our own DEALLOCATE ALL stands in front.
-    assert_eq!(rig.lease(1), "Query(DEALLOCATE ALL;)");
+    assert_eq!(rig.lease(1), format!("Query(DEALLOCATE ALL;{GUARDED}"));
     rig.send("Bind(,a) | Execute | Sync");
     rig.client.watch(Watch::Read);
     let goodbye = error("FATAL", "57P01", "terminating connection", "");

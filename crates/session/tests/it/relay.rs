@@ -339,7 +339,7 @@ impl Session {
             self.client.restore(&mut server.session, &mut gather);
         } else {
             self.client
-                .begin_lease(&mut server.session, epoch, &mut gather);
+                .begin_lease(&mut server.session, epoch, b"", &mut gather);
         }
         server.to.extend(bytes_of(&gather, &[]));
     }
@@ -440,7 +440,7 @@ impl Session {
             self.client.abandon_replies(&mut server.session);
         }
         server.carry = rest.to_vec();
-        assert!(!self.client.switch_failed());
+        assert!(self.client.front_failure().is_none());
         if self.client.is_settled() {
             self.is_blocked = false;
             self.release_if_over(servers);

@@ -45,6 +45,10 @@ pub(crate) struct Rig {
     pub(crate) tables: Tables,
 }
 
+/// What a server is asked behind the last statement of a switch of parameters.
+pub(crate) const GUARDED: &str =
+    "PREPARE pgweir_guard AS SELECT 1) | Describe(S pgweir_guard) | Close(S pgweir_guard)";
+
 /// What a server says to a switch of parameters that succeeds.
 pub(crate) const SWITCHED: &str = "Row(CET) | Complete(SELECT 1) | Complete(PREPARE) | Ready(I) | \
                                    ParameterDescription | RowDescription(c) | CloseComplete";
@@ -75,7 +79,7 @@ impl Rig {
         let mut gather = Gather::new();
         self.tables.epoch = epoch;
         self.client
-            .begin_lease(&mut self.server, epoch, &mut gather);
+            .begin_lease(&mut self.server, epoch, b"", &mut gather);
         show_client(&bytes_of(&gather, &[]))
     }
 

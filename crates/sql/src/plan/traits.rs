@@ -2,8 +2,10 @@
 
 use pgweir_model::PinReason;
 
-use crate::classify::{Classified, StatementKind};
+use crate::classify::{Classified, Name, StatementKind};
 use crate::effects::TransactionControl;
+use crate::functions::{Call, judge};
+use crate::signals::is_signal_function;
 
 /// A set of what is true of every text of a shape, whatever the catalog says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -33,6 +35,10 @@ impl Traits {
     pub const CHANGES_NOTHING: Traits = Traits(1 << 10);
     /// It is one `EXECUTE`.
     pub const EXECUTES: Traits = Traits(1 << 11);
+    /// It calls `pg_cancel_backend` or `pg_terminate_backend`.
+    pub const SIGNALS: Traits = Traits(1 << 12);
+    /// It reads relations, or may: it names one, or calls what is no known built-in function.
+    pub const READS_DATA: Traits = Traits(1 << 13);
 
     /// Returns whether all of `traits` are true.
     #[inline]
@@ -89,6 +95,14 @@ impl Traits {
                     && !CHANGING.iter().any(|prefix| calls(prefix)),
             ),
             (Self::EXECUTES, is_one && any(Kind::Execute)),
+            (
+                Self::SIGNALS,
+                classified
+                    .functions
+                    .iter()
+                    .any(|function| is_signal_function(&function.name)),
+            ),
+            (Self::READS_DATA, reads_data(classified)),
         ];
         let mut traits = Traits::default();
         for (it, is_so) in all {
@@ -123,6 +137,16 @@ fn may_unpin(classified: &Classified) -> bool {
         || !classified.effects.discard.is_empty()
         || classified.statements.iter().any(|s| undoes(s.kind))
         || classified.functions.iter().any(|f| unlocks(&f.name))
+}
+
+fn reads_data(classified: &Classified) -> bool {
+    let is_unknown = |function: &Name| {
+        let schema = function.schema.as_deref().map(str::as_bytes);
+        judge(schema, function.name.as_bytes()) == Call::Unknown
+    };
+    !classified.tables.is_empty()
+        || classified.names.overflow
+        || classified.functions.iter().any(is_unknown)
 }
 
 fn opens_transaction(control: TransactionControl) -> bool {
@@ -164,12 +188,23 @@ mod tests {
             ("DO 'x'", Traits::DOES),
             ("SELECT pg_backend_pid()", Traits::CHANGES_NOTHING),
             ("EXECUTE x", Traits::EXECUTES),
+            (
+                "SELECT 1; SELECT pg_catalog.pg_cancel_backend($1)",
+                Traits::SIGNALS,
+            ),
+            ("SELECT pg_cancel_backend(1); TABLE t", Traits::READS_DATA),
+            ("SELECT balance()", Traits::READS_DATA),
         ] {
             let found = Traits::of(&classify(sql.as_bytes()));
             assert!(found.has(traits), "{sql}: {found:?}, {traits:?}");
         }
         let plain = Traits::of(&classify(b"SELECT a FROM t"));
-        assert_eq!(plain.0, Traits::ASKS_CATALOG.0 | Traits::CHANGES_NOTHING.0);
+        let expected = Traits::ASKS_CATALOG
+            .union(Traits::CHANGES_NOTHING)
+            .union(Traits::READS_DATA);
+        assert_eq!(plain, expected);
+        let signals = Traits::of(&classify(b"SELECT pg_cancel_backend(1), pg_sleep(1)"));
+        assert!(!signals.has(Traits::READS_DATA), "{signals:?}");
         for sql in ["SELECT lo_create(0)", "INSERT INTO t VALUES (1)"] {
             let found = Traits::of(&classify(sql.as_bytes()));
             assert!(!found.has(Traits::CHANGES_NOTHING), "{sql}");

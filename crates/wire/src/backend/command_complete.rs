@@ -30,18 +30,34 @@ impl<'a> CommandComplete<'a> {
     /// Returns how many rows the statement returned or changed, if its tag says so: the number at the end.
     #[must_use]
     pub fn rows(&self) -> Option<u64> {
-        std::str::from_utf8(self.tag)
-            .ok()?
-            .rsplit(' ')
-            .next()?
-            .parse()
-            .ok()
+        let (mut rows, mut scale) = (0u64, 1u64);
+        let mut digits = 0;
+        for byte in self.tag.iter().rev() {
+            match byte {
+                b'0'..=b'9' => {
+                    rows = rows.saturating_add(u64::from(byte - b'0').saturating_mul(scale));
+                    scale = scale.saturating_mul(10);
+                    digits += 1;
+                }
+                b' ' if digits > 0 => return Some(rows),
+                _ => return None,
+            }
+        }
+        None
     }
 
     /// Appends the message to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         writer::message(out, tag::COMMAND_COMPLETE, |w| w.cstr(self.tag));
     }
+}
+
+/// Returns how many rows the body of a CommandComplete counts; 0 where its tag counts none.
+#[inline]
+#[must_use]
+pub fn rows_of(body: &[u8]) -> u64 {
+    let tag = body.strip_suffix(b"\0").unwrap_or(body);
+    CommandComplete { tag }.rows().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -62,6 +78,11 @@ mod tests {
         for (tag, rows) in [
             (&b"SELECT 5"[..], Some(5)),
             (b"INSERT 0 2", Some(2)),
+            (b"COPY 18446744073709551615", Some(u64::MAX)),
+            (b"MERGE 1234", Some(1234)),
+            (b"5", None),
+            (b"CREATE TABLE", None),
+            (b"X1", None),
             (b"BEGIN", None),
             (b"", None),
         ] {

@@ -13,6 +13,12 @@ pub(super) const USER: &str = "app";
 /// That role's password.
 pub(super) const PASSWORD: &str = "app";
 
+/// The user who may do everything on the console. No role of the servers.
+pub(super) const OPERATOR: &str = "admin";
+
+/// That user's password.
+pub(super) const OPERATOR_PASSWORD: &str = "admin";
+
 /// The role that the proxy watches the servers with.
 pub(super) const MONITOR: &str = "pgweir_monitor";
 
@@ -61,7 +67,8 @@ ANALYZE customers, products, orders;
 ";
 
 /// Returns the text of the proxy's configuration.
-pub(super) fn config(cluster: &Cluster, port: u16) -> String {
+pub(super) fn config(cluster: &Cluster, port: u16, page: Option<u16>) -> String {
+    let http = page.map_or("off".to_owned(), |page| format!("127.0.0.1:{page}"));
     let mut backends = String::new();
     for node in cluster.nodes() {
         let (name, host, port) = (node.name(), node.host(), node.port());
@@ -76,6 +83,14 @@ pub(super) fn config(cluster: &Cluster, port: u16) -> String {
          [server]\n\
          listen = [\"127.0.0.1:{port}\"]\n\
          \n\
+         # The page, metrics and health.\n\
+         [http]\n\
+         listen = \"{http}\"\n\
+         \n\
+         # Who may log in to the console, the database `pgweir`, and change things there.\n\
+         [admin]\n\
+         users = [\"{OPERATOR}\"]\n\
+         \n\
          # Which of them is the primary is found out, and watched.\n\
          [clusters.main]\n\
          backends = [\n{backends}]\n\
@@ -89,6 +104,10 @@ pub(super) fn config(cluster: &Cluster, port: u16) -> String {
          \n\
          [[users]]\n\
          name = \"{USER}\"\n\
-         password = \"{PASSWORD}\"\n"
+         password = \"{PASSWORD}\"\n\
+         \n\
+         [[users]]\n\
+         name = \"{OPERATOR}\"\n\
+         password = \"{OPERATOR_PASSWORD}\"\n"
     )
 }

@@ -25,23 +25,32 @@ pub(super) fn welcome(running: &Running, with_load: bool) -> String {
         "pgweir in front of them, configured by {file}:\n  {:<10} 127.0.0.1:{}",
         "pgweir", running.port
     );
-    let url = running.url();
-    let _ = match psql(running) {
-        Some(psql) => writeln!(
-            text,
-            "\nConnect from another terminal:\n\n  {psql} \"{url}\"\n"
-        ),
-        None => writeln!(
-            text,
-            "\nConnect from another terminal (psql was not found here):\n\n  {url}\n"
-        ),
-    };
-    text.push_str(
-        "Try there:\n\n  \
+    let psql = psql(running);
+    if psql.is_none() {
+        text.push_str("psql was not found here; any client will do.\n");
+    }
+    let psql = psql.as_deref().unwrap_or("psql");
+    let (url, console) = (running.url(), running.console());
+    let _ = write!(
+        text,
+        "\nConnect from another terminal:\n\n  {psql} \"{url}\"\n\n\
+         Try there:\n\n  \
            SHOW port;                                     -- a read: one of the replicas answers\n  \
            UPDATE products SET stock = 0 WHERE id = 1;    -- a write: the primary\n  \
            SELECT stock FROM products WHERE id = 1;       -- sees it: a session reads its own writes\n  \
-           EXPLAIN ROUTE SELECT count(*) FROM orders;     -- why a statement goes where it goes\n\n",
+           EXPLAIN ROUTE SELECT count(*) FROM orders;     -- why a statement goes where it goes\n\n\
+         Look at pgweir itself, by SQL, in a terminal, in a browser:\n\n  \
+           {psql} \"{console}\"\n  \
+           {} top \"{console}\"\n",
+        program()
+    );
+    if let Some(page) = running.page {
+        let _ = writeln!(text, "  http://127.0.0.1:{page}/");
+    }
+    text.push_str(
+        "\nOn the console:\n\n  \
+           SELECT name, role, weight, lag_ms FROM backends;         -- \\d lists all tables\n  \
+           UPDATE backends SET weight = 0 WHERE name = 'replica1';  -- its reads go elsewhere at once\n\n",
     );
     text.push_str(match with_load {
         true => {
@@ -52,6 +61,14 @@ pub(super) fn welcome(running: &Running, with_load: bool) -> String {
     });
     text.push_str("Ctrl-C stops everything and leaves nothing behind.");
     text
+}
+
+/// Returns what to type for this program: it need not be where a shell looks for it.
+fn program() -> String {
+    std::env::current_exe().map_or_else(
+        |_unknown| "pgweir".to_owned(),
+        |path| path.display().to_string(),
+    )
 }
 
 /// Returns what to type for psql, if there is one.

@@ -51,7 +51,7 @@ pub(super) fn load(schema: &str, policy: &Arc<Policy>) -> Result<Arc<Catalog>, F
 fn read(url: &str, policy: &Arc<Policy>) -> Result<Arc<Catalog>, Failure> {
     let config = pgweir_config::from_upstreams(&[url.to_owned()], None)?;
     let cluster = config.clusters.first().ok_or(Failure::NoConfig)?;
-    let handle = Monitor::start(Settings::new(cluster, 0))
+    let handle = Monitor::start(Settings::new(cluster, 0, None))
         .map_err(|error| Failure::io("start a monitor")(io::Error::other(error)))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
