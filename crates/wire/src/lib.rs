@@ -45,6 +45,7 @@ pub mod fuzzing;
 pub mod gather;
 pub mod limits;
 pub mod list;
+mod nul;
 pub mod pgoutput;
 pub mod reader;
 mod redact;

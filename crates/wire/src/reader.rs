@@ -6,6 +6,7 @@ use crate::{
     error::DecodeError,
     limits,
     list::{Element, List},
+    nul,
 };
 
 /// A cursor over one body. Errors name the message, the field and the offset.
@@ -147,7 +148,7 @@ impl<'a> Reader<'a> {
     /// [`DecodeError::MissingNul`] when no zero byte follows.
     #[inline]
     pub fn cstr(&mut self, field: &'static str) -> Result<&'a [u8], DecodeError> {
-        let split = memchr::memchr(0, self.rest).and_then(|end| self.rest.split_at_checked(end));
+        let split = nul::position(self.rest).and_then(|end| self.rest.split_at_checked(end));
         let Some((string, [_nul, rest @ ..])) = split else {
             return Err(DecodeError::MissingNul {
                 message: self.message,

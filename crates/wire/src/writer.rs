@@ -6,6 +6,7 @@
 use crate::{
     frame::HEADER_LEN,
     list::{Element, List},
+    nul,
 };
 
 /// Appends to one message. Made by [`message`] and [`packet`], which patch the length in.
@@ -113,7 +114,7 @@ impl<'o> Writer<'o> {
     /// Writes a string and its terminating zero byte; a string with a zero byte inside ends there.
     #[inline]
     pub fn cstr(&mut self, string: &[u8]) {
-        let end = memchr::memchr(0, string).unwrap_or(string.len());
+        let end = nul::position(string).unwrap_or(string.len());
         self.bytes(string.get(..end).unwrap_or_default());
         self.u8(0);
     }

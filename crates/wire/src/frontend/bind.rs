@@ -7,6 +7,7 @@ use crate::{
     error::DecodeError,
     limits,
     list::{Format, List, Value},
+    nul,
     reader::Reader,
     writer,
 };
@@ -117,7 +118,7 @@ pub(super) fn head_name<'a>(
     prefix: &'a [u8],
 ) -> Result<Option<&'a [u8]>, DecodeError> {
     let window = prefix.get(..=limits::MAX_NAME).unwrap_or(prefix);
-    match memchr::memchr(0, window) {
+    match nul::position(window) {
         Some(end) => Ok(window.get(..end)),
         None if window.len() > limits::MAX_NAME => Err(DecodeError::TooLarge {
             message: what,
