@@ -393,8 +393,7 @@ impl ClientSession {
     /// Returns the text of a statement by the client's name for it.
     pub fn statement_text(&self, name: &[u8]) -> Option<Vec<u8>> {
         let statement = self.resolve(name)?;
-        let tail = statement.tail.as_deref()?;
-        tail.split(|byte| *byte == 0).next().map(<[u8]>::to_vec)
+        statement.tail.is_some().then(|| statement.text().to_vec())
     }
 
     /// Returns how many statements the client has prepared by name.

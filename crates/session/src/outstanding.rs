@@ -9,6 +9,10 @@
 //!   entries:   Fake    Forward Forward  Forward
 //!   replies:   (ours)  2       D.. C    Z
 //! ```
+//!
+//! ## Why two queues
+//! Of most requests nothing needs to be known but whose the reply is: two bytes, which every message writes and reads. What the
+//! few others carry stands in a queue of its own, in the same order.
 
 mod pending;
 
@@ -52,7 +56,7 @@ impl Owed {
 }
 
 /// What becomes of a reply.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// The client gets it.
     Forward,
@@ -65,8 +69,8 @@ pub enum Action {
     Break,
     /// Nothing was sent for it: the client gets a reply of ours when its turn comes.
     Fake,
-    /// The request cannot succeed; the server's error is replaced by this complete ErrorResponse message.
-    Substitute(Box<[u8]>),
+    /// The request cannot succeed; the server's error is replaced by the one of the entry.
+    Substitute,
 }
 
 /// What a successful reply changes in the client's list of prepared statements. Not applied when the server skips the
@@ -111,6 +115,8 @@ pub struct Entry {
     pub places: Option<StatementId>,
     /// What its statements do to the session's state, each as it succeeds.
     pub events: Option<Box<Events>>,
+    /// What the client gets in place of the server's error: a complete ErrorResponse message.
+    pub error: Option<Box<[u8]>>,
 }
 
 /// The statements of one request that touch the session's state.
@@ -124,32 +130,56 @@ pub struct Events {
 
 impl Entry {
     /// An entry that forwards a reply and changes nothing.
+    #[inline]
     pub fn forward(owed: Owed) -> Self {
-        Entry {
-            owed,
-            action: Action::Forward,
-            change: Change::None,
-            places: None,
-            events: None,
-        }
+        Entry::plain(owed, Action::Forward)
     }
 
     /// An entry that swallows a reply.
+    #[inline]
     pub fn skip(owed: Owed) -> Self {
+        Entry::plain(owed, Action::Skip)
+    }
+
+    /// An entry whose reply is replaced by `error`, a complete ErrorResponse message.
+    pub fn substitute(owed: Owed, error: Box<[u8]>) -> Self {
+        Entry {
+            error: Some(error),
+            ..Entry::plain(owed, Action::Substitute)
+        }
+    }
+
+    #[inline]
+    fn plain(owed: Owed, action: Action) -> Self {
         Entry {
             owed,
-            action: Action::Skip,
+            action,
             change: Change::None,
             places: None,
             events: None,
+            error: None,
         }
+    }
+
+    /// Returns whether it carries nothing.
+    #[inline]
+    fn is_plain(&self) -> bool {
+        matches!(self.change, Change::None)
+            && self.places.is_none()
+            && self.events.is_none()
+            && self.error.is_none()
     }
 }
 
 /// The replies that are due, oldest first.
 #[derive(Debug, Default)]
 pub struct Outstanding {
-    entries: VecDeque<Queued>,
+    /// The oldest: every message asks for it several times.
+    front: Option<Queued>,
+    /// The others; empty where there is no front.
+    behind: VecDeque<Queued>,
+    /// Those of them that carry something, in the same order.
+    laden: VecDeque<Entry>,
     /// What they change, by name.
     pending: PendingChanges,
     /// The number of the batch that is being added to: how many have ended.
@@ -164,11 +194,22 @@ pub struct Outstanding {
     is_skipping: bool,
 }
 
-#[derive(Debug)]
+/// What is known of every request.
+#[derive(Debug, Clone, Copy)]
 struct Queued {
-    entry: Entry,
     /// The batch that it belongs to.
     batch: u64,
+    due: Due,
+    is_laden: bool,
+}
+
+/// A request whose reply is due, as far as most of them are of interest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Due {
+    /// What is due.
+    pub owed: Owed,
+    /// What becomes of it.
+    pub action: Action,
 }
 
 /// What a client's name means while changes are on their way.
@@ -190,35 +231,107 @@ impl Pending {
 }
 
 impl Outstanding {
+    /// Adds a request whose reply is forwarded, and which carries nothing.
+    #[inline]
+    pub fn forward(&mut self, owed: Owed) {
+        self.queue(owed, Action::Forward, false);
+    }
+
     /// Adds a request.
     pub fn push(&mut self, entry: Entry) {
-        let batch = self.batch;
-        self.pending.add(&entry.change, entry.places, batch);
-        self.awaited += usize::from(!matches!(entry.action, Action::Fake));
-        self.is_skipping &= entry.owed != Owed::Sync;
-        if entry.owed.ends_batch() {
+        let is_laden = !entry.is_plain();
+        if is_laden {
+            self.pending.add(&entry.change, entry.places, self.batch);
+        }
+        self.queue(entry.owed, entry.action, is_laden);
+        if is_laden {
+            self.laden.push_back(entry);
+        }
+    }
+
+    #[inline]
+    fn queue(&mut self, owed: Owed, action: Action, is_laden: bool) {
+        let queued = Queued {
+            batch: self.batch,
+            due: Due { owed, action },
+            is_laden,
+        };
+        match &self.front {
+            None => self.front = Some(queued),
+            Some(_) => self.behind.push_back(queued),
+        }
+        self.awaited += usize::from(action != Action::Fake);
+        self.is_skipping &= owed != Owed::Sync;
+        if owed.ends_batch() {
             self.ends += 1;
             self.batch += 1;
         }
-        self.entries.push_back(Queued { entry, batch });
     }
 
     /// Returns the request whose reply is due next.
-    pub fn front(&self) -> Option<&Entry> {
-        self.entries.front().map(|queued| &queued.entry)
+    #[inline]
+    pub fn front(&self) -> Option<Due> {
+        self.front.map(|queued| queued.due)
     }
 
-    /// Returns the request whose reply is due next, to note how far it has come.
-    pub fn front_mut(&mut self) -> Option<&mut Entry> {
-        self.entries.front_mut().map(|queued| &mut queued.entry)
+    /// Returns all of the request whose reply is due next, if there is more to it.
+    pub fn front_laden(&self) -> Option<&Entry> {
+        let is_laden = self.front?.is_laden;
+        self.laden.front().filter(|_| is_laden)
+    }
+
+    /// Returns what the statements of the request at the front do, to note how far it has come.
+    #[inline]
+    pub fn front_events(&mut self) -> Option<&mut Events> {
+        let is_laden = self.front?.is_laden;
+        let laden = self.laden.front_mut().filter(|_| is_laden);
+        laden?.events.as_deref_mut()
+    }
+
+    /// Returns whether the reply that is due next is ours to give.
+    #[inline]
+    pub fn is_front_fake(&self) -> bool {
+        self.front().is_some_and(|due| due.action == Action::Fake)
+    }
+
+    /// Takes the request at the front, if it carries nothing; returns whether that was so.
+    #[inline]
+    pub fn pop_plain(&mut self) -> bool {
+        match self.front {
+            Some(queued) if !queued.is_laden => {
+                self.take_front(queued);
+                true
+            }
+            Some(_) | None => false,
+        }
     }
 
     /// Takes the request at the front: its reply has come (or is ours to give).
     pub fn pop(&mut self) -> Option<Entry> {
-        let Queued { entry, batch } = self.entries.pop_front()?;
+        let front = self.front?;
+        self.take_front(front);
+        let Queued {
+            batch,
+            due,
+            is_laden,
+        } = front;
+        match is_laden {
+            true => self.unload(batch),
+            false => Some(Entry::plain(due.owed, due.action)),
+        }
+    }
+
+    #[inline]
+    fn take_front(&mut self, front: Queued) {
+        let due = front.due;
+        self.front = self.behind.pop_front();
+        self.ends -= usize::from(due.owed.ends_batch());
+        self.awaited -= usize::from(due.action != Action::Fake);
+    }
+
+    fn unload(&mut self, batch: u64) -> Option<Entry> {
+        let entry = self.laden.pop_front()?;
         self.pending.remove(&entry.change, entry.places, batch);
-        self.ends -= usize::from(entry.owed.ends_batch());
-        self.awaited -= usize::from(!matches!(entry.action, Action::Fake));
         Some(entry)
     }
 
@@ -226,7 +339,7 @@ impl Outstanding {
     /// simple queries included.
     pub fn pop_skipped(&mut self) -> Option<Entry> {
         match self.front() {
-            Some(entry) if entry.owed == Owed::Sync => None,
+            Some(due) if due.owed == Owed::Sync => None,
             Some(_) => self.pop(),
             None => {
                 self.is_skipping = true;
@@ -249,9 +362,7 @@ impl Outstanding {
     ///
     /// Returns false where the request at the front is another.
     pub fn skip_behind_execute(&mut self) -> bool {
-        self.is_skipping = self
-            .front()
-            .is_some_and(|entry| entry.owed == Owed::Execute);
+        self.is_skipping = self.front().is_some_and(|due| due.owed == Owed::Execute);
         self.is_skipping
     }
 
@@ -266,8 +377,9 @@ impl Outstanding {
     pub fn drop_sync_behind_front(&mut self) -> bool {
         let found = self.is_behind_front(Owed::Sync);
         if found {
-            // The request at the front, which copies, changes no name: to which batch it is counted does not matter.
-            self.entries.remove(1);
+            // The request at the front, which copies, changes no name: to which batch it is counted does not matter. A Sync
+            // carries nothing.
+            self.behind.pop_front();
             self.awaited -= 1;
             self.ends -= 1;
         }
@@ -280,12 +392,13 @@ impl Outstanding {
     pub fn take_copy_end_behind_front(&mut self) -> bool {
         let found = self.is_behind_front(Owed::CopyEnd);
         if found {
-            self.entries.remove(1);
+            self.behind.pop_front();
         }
         found
     }
 
     /// Returns what `name` will mean once all that is due has come.
+    #[inline]
     pub fn pending(&self, name: &[u8]) -> Pending {
         self.pending.meaning(name)
     }
@@ -329,28 +442,20 @@ impl Outstanding {
 
     /// Returns the statements that are being placed on the server.
     pub fn placed(&self) -> impl Iterator<Item = StatementId> {
-        let among = if self.pending.is_placing_none() {
-            0
-        } else {
-            self.entries.len()
-        };
-        self.entries
-            .iter()
-            .take(among)
-            .filter(|queued| queued.entry.owed == Owed::Parse)
-            .filter_map(|queued| queued.entry.places)
+        let parses = self.laden.iter().filter(|entry| entry.owed == Owed::Parse);
+        parses.filter_map(|entry| entry.places)
     }
 
     /// Returns whether the second request is of this kind.
     fn is_behind_front(&self, owed: Owed) -> bool {
-        self.entries
-            .get(1)
-            .is_some_and(|queued| queued.entry.owed == owed)
+        self.behind
+            .front()
+            .is_some_and(|queued| queued.due.owed == owed)
     }
 
     /// Returns whether a request that is due may end a failed transaction, or a part of it.
     pub fn may_end_failure(&self) -> bool {
-        let events = self.entries.iter().flat_map(|queued| &queued.entry.events);
+        let events = self.laden.iter().flat_map(|entry| &entry.events);
         events
             .flat_map(|events| &events.list)
             .any(Event::ends_failure)
@@ -363,17 +468,19 @@ impl Outstanding {
 
     /// Returns whether nothing is due at all, replies of ours included.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.front.is_none()
     }
 
     /// Returns how many requests are due.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        usize::from(self.front.is_some()) + self.behind.len()
     }
 
     /// Forgets all: the server connection is gone, or its replies are thrown away.
     pub fn clear(&mut self) {
-        self.entries.clear();
+        self.front = None;
+        self.behind.clear();
+        self.laden.clear();
         self.pending.clear();
         self.ends = 0;
         self.awaited = 0;
@@ -384,16 +491,19 @@ impl Outstanding {
     ///
     /// Returns whether one of them might have changed the session's state.
     pub fn skip_all(&mut self) -> bool {
-        let has_events = self
-            .entries
-            .iter()
-            .any(|queued| queued.entry.events.is_some());
-        self.entries
-            .retain(|queued| !matches!(queued.entry.action, Action::Fake));
-        for queued in &mut self.entries {
-            queued.entry.action = Action::Skip;
-            queued.entry.change = Change::None;
-            queued.entry.events = None;
+        let has_events = self.laden.iter().any(|entry| entry.events.is_some());
+        self.laden.retain(|entry| entry.action != Action::Fake);
+        for entry in &mut self.laden {
+            entry.action = Action::Skip;
+            entry.change = Change::None;
+            entry.events = None;
+            entry.error = None;
+        }
+        let is_real = |queued: &Queued| queued.due.action != Action::Fake;
+        self.behind.retain(is_real);
+        self.front = (self.front.take().filter(is_real)).or_else(|| self.behind.pop_front());
+        for queued in self.front.iter_mut().chain(&mut self.behind) {
+            queued.due.action = Action::Skip;
         }
         self.pending.clear_names();
         has_events

@@ -13,7 +13,7 @@ use pgweir_wire::{Gather, HEADER_LEN, Header, TransactionStatus};
 
 use crate::client::{ClientSession, Probe, Replies};
 use crate::error::Violation;
-use crate::outstanding::{Action, Change, Entry, Owed};
+use crate::outstanding::{Action, Change, Due, Owed};
 use crate::parameters::SharedParameters;
 use crate::server::{Ledger, ServerSession, Syncs};
 
@@ -77,6 +77,11 @@ impl<'a> Cursor<'a> {
         self.flush(out);
         self.at += len;
         self.run = self.at;
+    }
+
+    /// Returns how many bytes are left.
+    fn left(&self) -> usize {
+        self.input.len().saturating_sub(self.at)
     }
 
     fn rest(&self) -> &'a [u8] {
@@ -167,7 +172,7 @@ impl ClientSession {
             return Ok(true);
         }
         let front = self.outstanding.front();
-        if !front.is_some_and(|entry| matches!(entry.action, Action::Skip)) {
+        if !front.is_some_and(|due| due.action == Action::Skip) {
             return Ok(false);
         }
         let next = Header::peek(input)?;
@@ -199,15 +204,16 @@ impl ClientSession {
         }
     }
 
+    /// Puts out the replies of ours that are due now. Asked at every message, and mostly there are none.
+    #[inline]
     fn emit_fakes(&mut self, cursor: &mut Cursor<'_>, out: &mut Gather) {
-        while self
-            .outstanding
-            .front()
-            .is_some_and(|entry| matches!(entry.action, Action::Fake))
-        {
-            let Some(entry) = self.outstanding.pop() else {
-                return;
-            };
+        while self.outstanding.is_front_fake() {
+            self.emit_fake(cursor, out);
+        }
+    }
+
+    fn emit_fake(&mut self, cursor: &mut Cursor<'_>, out: &mut Gather) {
+        if let Some(entry) = self.outstanding.pop() {
             if entry.owed != Owed::CopyEnd {
                 cursor.flush(out);
                 out.scratch(if entry.owed == Owed::Close {
@@ -229,18 +235,17 @@ impl ClientSession {
         out: &mut Gather,
     ) -> Result<bool, Violation> {
         // A client that has part of a message can be told nothing any more, should the server die.
-        let whole = header.frame_len() <= cursor.rest().len();
+        let whole = header.frame_len() <= cursor.left();
         if !whole && header.frame_len() <= KEEP_WHOLE_LIMIT {
             return Ok(false);
         }
         // Rows first: there may be millions, and nothing about them needs a look.
         if header.tag == tag::DATA_ROW {
             let forward = match self.outstanding.front() {
-                Some(Entry {
+                Some(Due {
                     owed: Owed::Query | Owed::Execute,
                     action,
-                    ..
-                }) => matches!(action, Action::Forward),
+                }) => action == Action::Forward,
                 _ => return Err(Violation::UnownedReply { tag: header.tag }),
             };
             if !forward && let Probe::Asked(row) = &mut self.probe {
@@ -267,7 +272,7 @@ impl ClientSession {
                 let forward = !self
                     .outstanding
                     .front()
-                    .is_some_and(|e| matches!(e.action, Action::Skip));
+                    .is_some_and(|due| due.action == Action::Skip);
                 take(header, forward, cursor, server, out);
             }
             tag::NOTIFICATION_RESPONSE => take(header, true, cursor, server, out),
@@ -288,7 +293,7 @@ impl ClientSession {
         let unowned = Violation::UnownedReply { tag: header.tag };
         let front = self.outstanding.front().ok_or_else(|| unowned.clone())?;
         let owed = front.owed;
-        let forward = matches!(front.action, Action::Forward | Action::Substitute(_));
+        let forward = matches!(front.action, Action::Forward | Action::Substitute);
         let rows = matches!(owed, Owed::Query | Owed::Execute);
         let ends = match header.tag {
             tag::PARSE_COMPLETE if owed == Owed::Parse => true,
@@ -347,7 +352,9 @@ impl ClientSession {
         if server.cut.ends_request {
             return;
         }
-        if let Some(entry) = self.outstanding.pop() {
+        if !self.outstanding.pop_plain()
+            && let Some(entry) = self.outstanding.pop()
+        {
             self.apply(entry.change);
         }
         // What is watched is not decided yet: the next message does that, and then these are due.
@@ -383,7 +390,7 @@ impl ClientSession {
 
     /// Takes the success of one more statement of the request at the front into account.
     fn apply_events(&mut self, body: &[u8], server: &mut ServerSession) {
-        let Some(events) = self.outstanding.front_mut().and_then(|e| e.events.as_mut()) else {
+        let Some(events) = self.outstanding.front_events() else {
             return;
         };
         let index = events.completed;
@@ -422,7 +429,7 @@ impl ClientSession {
         let ours = self
             .outstanding
             .front()
-            .is_some_and(|e| matches!(e.action, Action::Skip));
+            .is_some_and(|due| due.action == Action::Skip);
         take(header, !ours, cursor, server, out);
     }
 
@@ -439,7 +446,7 @@ impl ClientSession {
             server.statements.end_schema_change();
         }
         self.outstanding.end_skipping();
-        let Some(entry) = self.outstanding.pop() else {
+        let Some(due) = self.outstanding.front() else {
             if server.syncs != Syncs::Doubtful {
                 return Err(Violation::UnownedReply { tag: header.tag });
             }
@@ -447,7 +454,11 @@ impl ClientSession {
             take(header, true, cursor, server, out);
             return Ok(());
         };
-        match entry.owed {
+        let change = match self.outstanding.pop_plain() {
+            true => Change::None,
+            false => (self.outstanding.pop()).map_or(Change::None, |entry| entry.change),
+        };
+        match due.owed {
             Owed::Query | Owed::FunctionCall | Owed::Sync => {}
             Owed::Parse
             | Owed::Bind
@@ -461,7 +472,7 @@ impl ClientSession {
         if self.outstanding.is_empty() {
             self.is_open = false;
         }
-        let is_clients = matches!(entry.action, Action::Forward | Action::Tail);
+        let is_clients = matches!(due.action, Action::Forward | Action::Tail);
         if is_clients {
             self.follow_status(server);
         }
@@ -480,7 +491,7 @@ impl ClientSession {
             server,
             out,
         );
-        self.apply(entry.change);
+        self.apply(change);
         if self.is_restore_due {
             return Ok(());
         }
@@ -543,6 +554,7 @@ impl ClientSession {
         self.follow_state(server);
     }
 
+    #[inline]
     fn apply(&mut self, change: Change) {
         match change {
             Change::None => {}
@@ -604,7 +616,7 @@ fn take(
     server: &mut ServerSession,
     out: &mut Gather,
 ) {
-    let here = header.frame_len().min(cursor.rest().len());
+    let here = header.frame_len().min(cursor.left());
     server.cut.remaining = header.frame_len() - here;
     server.cut.is_forwarded = forward;
     if forward {

@@ -62,6 +62,8 @@ pub struct Statement {
     /// What follows the name in Parse: text, NUL, number of types, types. `None` when the message was too large to keep:
     /// then the statement exists only where it was sent, and the session is pinned there.
     pub tail: Option<Box<[u8]>>,
+    /// Bytes of the text at its front.
+    text_len: usize,
     /// How the text is classified; `None` where it was too large to be read.
     pub plan: Option<Rc<Plan>>,
     /// The settings by which it was read when it was first prepared; see [`ParameterSet::reading`](crate::ParameterSet::reading).
@@ -94,7 +96,7 @@ impl Statement {
     /// Returns its text; nothing where it was too large to keep.
     pub fn text(&self) -> &[u8] {
         let tail = self.tail.as_deref().unwrap_or_default();
-        tail.split(|byte| *byte == 0).next().unwrap_or_default()
+        tail.get(..self.text_len).unwrap_or_default()
     }
 
     /// Notes that a server accepted it.
@@ -191,8 +193,12 @@ impl StatementTable {
     ) -> Rc<Statement> {
         let id = StatementId(u64::from(self.worker) << COUNTER_BITS | self.next);
         self.next += 1;
+        let text = tail
+            .as_deref()
+            .and_then(|tail| tail.split(|byte| *byte == 0).next());
         Rc::new(Statement {
             id,
+            text_len: text.map_or(0, <[u8]>::len),
             server_name: id.server_name().into_bytes().into(),
             tail,
             plan,

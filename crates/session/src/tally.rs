@@ -40,6 +40,15 @@ impl Tally {
         !self.answers.is_empty()
     }
 
+    /// Takes out the batch that was answered, if it was only one.
+    #[inline]
+    pub fn take_only_answer(&mut self) -> Option<BatchAnswer> {
+        match self.answers.len() {
+            1 => self.answers.pop(),
+            _ => None,
+        }
+    }
+
     /// Takes out the batches that were answered, oldest first.
     pub fn take_answers(&mut self) -> SmallVec<[BatchAnswer; 1]> {
         std::mem::take(&mut self.answers)

@@ -119,7 +119,7 @@ impl ClientSession {
             header.is_some_and(|header| matches!(header.tag, tag::QUERY | tag::FUNCTION_CALL));
         if ends_itself {
             out.scratch_mut(|bytes| Sync.encode(bytes));
-            self.outstanding.push(Entry::forward(Owed::Sync));
+            self.outstanding.forward(Owed::Sync);
             self.is_open = false;
             self.batch.reset();
             return Ok(());
@@ -174,22 +174,25 @@ impl ClientSession {
             tag::CLOSE => self.forward_close(message, out),
             tag::EXECUTE => {
                 out.input(as_it_is);
-                self.outstanding.push(Entry {
-                    events: self.events_of_portal(message.body),
-                    ..Entry::forward(Owed::Execute)
-                });
+                match self.events_of_portal(message.body) {
+                    None => self.outstanding.forward(Owed::Execute),
+                    events => self.outstanding.push(Entry {
+                        events,
+                        ..Entry::forward(Owed::Execute)
+                    }),
+                }
             }
             tag::SYNC => {
                 out.input(as_it_is);
                 if !server.is_copy_in() {
-                    self.outstanding.push(Entry::forward(Owed::Sync));
+                    self.outstanding.forward(Owed::Sync);
                     self.is_open = false;
                 }
             }
             tag::FLUSH => out.input(as_it_is),
             tag::FUNCTION_CALL => {
                 out.input(as_it_is);
-                self.outstanding.push(Entry::forward(Owed::FunctionCall));
+                self.outstanding.forward(Owed::FunctionCall);
                 self.is_open = was_open;
             }
             tag::COPY_DATA => out.input(as_it_is),
@@ -279,13 +282,17 @@ impl ClientSession {
     fn owe_query(&mut self, body: &[u8], server: &mut ServerSession) {
         server.unnamed = None;
         let is_touched = self.unnamed.is_some() || self.outstanding.pending(b"").is_open();
+        let touches_state = self.batch.facts.marks.has(Marks::STATE);
+        if !is_touched && !touches_state {
+            return self.outstanding.forward(Owed::Query);
+        }
         let change = match is_touched {
             true => Change::Undefine {
                 name: Box::default(),
             },
             false => Change::None,
         };
-        let events = match self.batch.facts.marks.has(Marks::STATE) {
+        let events = match touches_state {
             true => body.split(|byte| *byte == 0).next().and_then(events_of),
             false => None,
         };
@@ -303,8 +310,7 @@ impl ClientSession {
         }
         let portal = body.split(|byte| *byte == 0).next().unwrap_or_default();
         let (_, statement) = self.portals.iter().find(|(name, _)| **name == *portal)?;
-        let text = statement.tail.as_deref()?.split(|byte| *byte == 0).next()?;
-        events_of(text)
+        events_of(statement.text())
     }
 
     /// Remembers that a portal is made of a statement that touches the state, or that it no longer is.
@@ -334,7 +340,7 @@ impl ClientSession {
         match Close::decode(message.body) {
             Ok(close) if close.kind == Target::Portal => {
                 out.input(message.start..message.end);
-                self.outstanding.push(Entry::forward(Owed::Close));
+                self.outstanding.forward(Owed::Close);
             }
             Ok(close) => self
                 .outstanding
@@ -376,24 +382,19 @@ impl ClientSession {
             parse_under(TAKEN, message, name_len, out);
             let code = Sqlstate::DUPLICATE_PREPARED_STATEMENT.0;
             let error = ErrorBuilder::new(Severity::Error, code, &text).build();
-            self.outstanding.push(Entry {
-                action: Action::Substitute(error.into()),
-                ..Entry::forward(Owed::Parse)
-            });
+            self.outstanding
+                .push(Entry::substitute(Owed::Parse, error.into()));
             // What stands behind it in the batch will be skipped, whatever it is.
             self.outstanding.begin_skipping();
             return;
         }
         let id = statement.id;
         let mut entry = Entry {
-            owed: Owed::Parse,
-            action: Action::Forward,
             change: Change::Define {
                 name: significant(name).into(),
                 statement: Rc::clone(&statement),
             },
-            places: None,
-            events: None,
+            ..Entry::forward(Owed::Parse)
         };
         let is_unnamed_there = name.is_empty()
             && server.unnamed == Some(id)
@@ -446,7 +447,7 @@ impl ClientSession {
         let Some(statement) = self.resolve(head.statement) else {
             if self.may_be_sql_statement(head.statement) {
                 out.input(message.start..message.end);
-                self.outstanding.push(Entry::forward(Owed::Bind));
+                self.outstanding.forward(Owed::Bind);
                 return Ok(());
             }
             self.fail_missing(head.statement, out);
@@ -473,7 +474,7 @@ impl ClientSession {
             out.scratch_mut(|bytes| bind_head(bytes, head.portal, name, rest_len));
             out.input(message.start + HEADER_LEN + head.rest_offset..message.end);
         }
-        self.outstanding.push(Entry::forward(Owed::Bind));
+        self.outstanding.forward(Owed::Bind);
         Ok(())
     }
 
@@ -492,14 +493,13 @@ impl ClientSession {
         };
         if describe.kind == Target::Portal {
             out.input(message.start..message.end);
-            self.outstanding.push(Entry::forward(Owed::DescribePortal));
+            self.outstanding.forward(Owed::DescribePortal);
             return Ok(());
         }
         let Some(statement) = self.resolve(describe.name) else {
             if self.may_be_sql_statement(describe.name) {
                 out.input(message.start..message.end);
-                self.outstanding
-                    .push(Entry::forward(Owed::DescribeStatement));
+                self.outstanding.forward(Owed::DescribeStatement);
                 return Ok(());
             }
             self.fail_missing(describe.name, out);
@@ -518,8 +518,7 @@ impl ClientSession {
         } else {
             out.scratch_mut(|bytes| target_head(bytes, tag::DESCRIBE, Target::Statement, name));
         }
-        self.outstanding
-            .push(Entry::forward(Owed::DescribeStatement));
+        self.outstanding.forward(Owed::DescribeStatement);
         Ok(())
     }
 
@@ -622,10 +621,8 @@ impl ClientSession {
     /// The same with a complete ErrorResponse message.
     fn fail_with(&mut self, error: Box<[u8]>, out: &mut Gather) {
         out.scratch_mut(|bytes| target_head(bytes, tag::DESCRIBE, Target::Statement, MISSING_NAME));
-        self.outstanding.push(Entry {
-            action: Action::Substitute(error),
-            ..Entry::forward(Owed::DescribeStatement)
-        });
+        self.outstanding
+            .push(Entry::substitute(Owed::DescribeStatement, error));
         // What stands behind it in the batch will be skipped, whatever it is.
         self.outstanding.begin_skipping();
     }
@@ -700,11 +697,9 @@ fn parse_under(name: &[u8], message: Message<'_>, name_len: usize, out: &mut Gat
 /// Close of a statement never reaches a server: others may use the same one.
 fn close_statement(name: &[u8]) -> Entry {
     Entry {
-        owed: Owed::Close,
         action: Action::Fake,
         change: Change::Undefine { name: name.into() },
-        places: None,
-        events: None,
+        ..Entry::forward(Owed::Close)
     }
 }
 

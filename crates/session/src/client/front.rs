@@ -79,7 +79,7 @@ impl ClientSession {
     /// behind that it keeps to itself until the batch is done, so nothing can be learned from those.
     pub fn is_ahead_of_its_batch(&self) -> bool {
         let front = self.outstanding.front();
-        front.is_some_and(|entry| matches!(entry.action, Action::Skip) && entry.owed == Owed::Query)
+        front.is_some_and(|due| due.action == Action::Skip && due.owed == Owed::Query)
     }
 
     /// Returns whether the next reply is that of a request of ours in front of the batch: a switch of parameters, a BEGIN. The
@@ -87,11 +87,16 @@ impl ClientSession {
     ///
     /// Until then nothing may follow the batch: should what is in front fail, the server skips no further than to a Sync.
     pub fn front_is_of_ours(&self) -> bool {
-        self.outstanding.front().is_some_and(|e| match e.action {
-            Action::Skip => e.places.is_none(),
-            Action::Tail | Action::Break => true,
-            Action::Forward | Action::Fake | Action::Substitute(_) => false,
-        })
+        self.outstanding
+            .front()
+            .is_some_and(|due| match due.action {
+                Action::Skip => {
+                    let laden = self.outstanding.front_laden();
+                    laden.is_none_or(|entry| entry.places.is_none())
+                }
+                Action::Tail | Action::Break => true,
+                Action::Forward | Action::Fake | Action::Substitute => false,
+            })
     }
 
     /// Returns what the failure of what stood in front of the batch means, if it has failed: the server connection must be
@@ -121,8 +126,8 @@ impl ClientSession {
             return false;
         }
         let front = self.outstanding.front();
-        let is_ahead = front.is_some_and(|entry| matches!(entry.action, Action::Skip));
-        let is_query = front.is_some_and(|entry| entry.owed == Owed::Query);
+        let is_ahead = front.is_some_and(|due| due.action == Action::Skip);
+        let is_query = front.is_some_and(|due| due.owed == Owed::Query);
         let failure = match self.replies {
             Replies::Watched(watch) if watch.is_read() => FrontFailure::OfRead,
             _ if is_canceled && is_ahead => FrontFailure::Canceled,

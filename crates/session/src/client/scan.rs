@@ -458,9 +458,7 @@ impl ClientSession {
             Some(statement) => match &statement.plan {
                 Some(plan) => {
                     let plan = Rc::clone(plan);
-                    let tail = statement.tail.as_deref().unwrap_or_default();
-                    let text = tail.split(|byte| *byte == 0).next();
-                    self.add_plan(&plan, text.unwrap_or_default());
+                    self.add_plan(&plan, statement.text());
                 }
                 None => self.note_unread(),
             },

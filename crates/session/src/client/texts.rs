@@ -4,7 +4,6 @@ use pgweir_wire::Frames;
 use pgweir_wire::frontend::{Bind, Parse, Query, tag};
 
 use super::ClientSession;
-use super::translate::text_of;
 
 impl ClientSession {
     /// Returns what `find` first finds in a text of the batch at hand: of its queries, of the statements that it prepares, and
@@ -24,7 +23,7 @@ impl ClientSession {
                 tag::BIND => {
                     let bind = Bind::decode(frame.body());
                     let statement = bind.ok().and_then(|bind| self.bound(bind.statement));
-                    statement.and_then(|statement| find(text_of(&statement)))
+                    statement.and_then(|statement| find(statement.text()))
                 }
                 _ => None,
             };

@@ -49,7 +49,7 @@ impl ClientSession {
                     if let Ok(bind) = Bind::decode(frame.body())
                         && let Some(statement) = self.signalling(bind.statement)
                     {
-                        add_calls(text_of(&statement), Some(&bind), &mut found);
+                        add_calls(statement.text(), Some(&bind), &mut found);
                     }
                 }
                 _ => {}
@@ -73,7 +73,7 @@ impl ClientSession {
             let Some(statement) = bound.and_then(|bind| self.signalling(bind.statement)) else {
                 continue;
             };
-            let sql = text_of(&statement);
+            let sql = statement.text();
             let Some(mut tail) = with_process_ids(sql, |id| translation.of(id)) else {
                 continue;
             };
@@ -147,7 +147,7 @@ impl ClientSession {
             return false;
         };
         let mut changed = Vec::new();
-        for call in signal_calls(text_of(statement)) {
+        for call in signal_calls(statement.text()) {
             let ProcessId::Parameter(number) = call.process_id else {
                 continue;
             };
@@ -177,12 +177,6 @@ impl ClientSession {
         });
         true
     }
-}
-
-/// Returns the text of a statement; nothing where it was too large to be kept.
-pub(super) fn text_of(statement: &Statement) -> &[u8] {
-    let tail = statement.tail.as_deref().unwrap_or_default();
-    tail.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
 fn add_calls(sql: &[u8], bind: Option<&Bind<'_>>, found: &mut Vec<(Signal, u32)>) {

@@ -121,6 +121,7 @@ impl PendingChanges {
     }
 
     /// Returns what `name` will mean once all that is due has come.
+    #[inline]
     pub(super) fn meaning(&self, name: &[u8]) -> Pending {
         match self.name(name) {
             None => Pending::Untouched,
@@ -142,11 +143,6 @@ impl PendingChanges {
         look_up(&self.placing, &id).is_some_and(|touches| touches.has_earlier(present))
     }
 
-    /// Returns whether no statement is under way to the server, or from it.
-    pub(super) fn is_placing_none(&self) -> bool {
-        self.placing.is_empty()
-    }
-
     /// Forgets all changes of names.
     pub(super) fn clear_names(&mut self) {
         self.unnamed = PendingName::default();
@@ -163,6 +159,7 @@ impl PendingChanges {
         }
     }
 
+    #[inline]
     fn name(&self, name: &[u8]) -> Option<&PendingName> {
         if name.is_empty() {
             (self.unnamed.touches.all > 0).then_some(&self.unnamed)
@@ -173,6 +170,7 @@ impl PendingChanges {
 }
 
 /// A look-up that hashes nothing in the usual case of nothing to be found.
+#[inline]
 fn look_up<'a, K, Q, V>(map: &'a HashMap<K, V, RandomState>, key: &Q) -> Option<&'a V>
 where
     K: Hash + Eq + std::borrow::Borrow<Q>,

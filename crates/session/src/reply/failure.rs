@@ -41,14 +41,13 @@ impl ClientSession {
             take(header, false, cursor, server, out);
             return;
         }
-        let substitute = match self
-            .outstanding
-            .front()
-            .map(|entry| (&entry.action, entry.owed))
-        {
-            Some((Action::Substitute(ours), owed)) if is_provoked(owed, sqlstate) => {
+        let front = self.outstanding.front();
+        let substitute = match front.map(|due| (due.action, due.owed)) {
+            Some((Action::Substitute, owed)) if is_provoked(owed, sqlstate) => {
                 cursor.flush(out);
-                out.scratch(ours);
+                let laden = self.outstanding.front_laden();
+                let ours = laden.and_then(|entry| entry.error.as_deref());
+                out.scratch(ours.unwrap_or_default());
                 true
             }
             Some((Action::Break, _)) => {
@@ -120,14 +119,14 @@ impl ClientSession {
 
     /// Takes what the server skips after an error: all up to the next Sync, unless it was a simple query that failed.
     fn skip_to_sync(&mut self, server: &mut ServerSession) {
-        let front = self.outstanding.front().map(|entry| entry.owed);
+        let front = self.outstanding.front().map(|due| due.owed);
         if matches!(front, None | Some(Owed::Query | Owed::FunctionCall)) {
             return;
         }
         // A Parse that fails has dropped the unnamed statement before it was looked at.
         if front == Some(Owed::Parse)
             && let Some(Change::Define { name, .. }) =
-                self.outstanding.front().map(|entry| &entry.change)
+                self.outstanding.front_laden().map(|entry| &entry.change)
             && name.is_empty()
         {
             self.undefine(b"");
