@@ -174,6 +174,18 @@ impl Stream {
         }
     }
 
+    /// Returns whether the reactor has heard of something to be read, or of the end of the stream. No system call, and no task is
+    /// registered: it is far cheaper than a [`Stream::poll_read`] that has to wait.
+    #[inline]
+    pub fn has_input(&self) -> bool {
+        // The closure says nothing that could clear the readiness.
+        let is_ready = match self {
+            Stream::Tcp(tcp) => tcp.try_io(Interest::READABLE, || Ok(())),
+            Stream::Unix(unix) => unix.try_io(Interest::READABLE, || Ok(())),
+        };
+        is_ready.is_ok()
+    }
+
     /// Appends what is there, at most 4 KiB, to `buf`; 0 is the end of the stream. For startup and authentication; the
     /// relay uses [`Stream::poll_read`].
     ///
@@ -405,10 +417,13 @@ mod tests {
     ) {
         let mut stream = Stream::from_std(stream).unwrap();
         assert_eq!(stream.try_is_quiet(), Quiet::Quiet);
+        assert!(!stream.has_input());
         peer.write_all(b"hello").unwrap();
         assert_eq!(hear(&mut stream).await, Quiet::Data);
+        assert!(stream.has_input());
         let mut buf = Vec::new();
         assert_eq!(stream.read_some(&mut buf).await.unwrap(), 5);
+        assert!(!stream.has_input());
         assert_eq!(
             stream.try_is_quiet(),
             Quiet::Quiet,
@@ -419,6 +434,7 @@ mod tests {
         assert_eq!(hear(&mut stream).await, Quiet::Data);
         stream.read_exact(&mut [0]).await.unwrap();
         assert_eq!(hear(&mut stream).await, Quiet::Closed);
+        assert!(stream.has_input(), "the end is to be read, too");
         assert_eq!(stream.read_some(&mut buf).await.unwrap(), 0);
         assert!(matches!(
             stream.read_exact(&mut [0]).await,
@@ -448,6 +464,7 @@ mod tests {
             let read = stream.poll_read(cx, &mut [0; 8]);
             if read.is_pending() {
                 assert_eq!(stream.try_is_quiet(), Quiet::Quiet);
+                assert!(!stream.has_input());
                 peer.write_all(b"ping").unwrap();
             }
             read

@@ -46,15 +46,15 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    /// Lets `wake` wake the task of `cx`.
-    pub(crate) fn register(&self, cx: &Context<'_>) {
+    /// Lets `wake` wake the task of `cx`; returns whether it would have before.
+    pub(crate) fn register(&self, cx: &Context<'_>) -> bool {
         let mut waker = self.waker.borrow_mut();
-        if !waker
-            .as_ref()
-            .is_some_and(|known| known.will_wake(cx.waker()))
-        {
+        let known = waker.as_ref();
+        let is_known = known.is_some_and(|known| known.will_wake(cx.waker()));
+        if !is_known {
             *waker = Some(cx.waker().clone());
         }
+        is_known
     }
 
     /// Wakes the client's task.

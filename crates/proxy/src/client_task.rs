@@ -233,6 +233,8 @@ pub(crate) struct Client {
     /// A portion at the front of `inbuf` that has been scanned and waits.
     pub(crate) parked: Option<(Portion, usize)>,
     pub(crate) input: Input,
+    /// The task is registered to be woken when the client sends something, and was not woken for that yet.
+    pub(crate) awaits_input: bool,
     /// The batch at the front is too large to be read as a whole.
     pub(crate) is_oversize: bool,
     pub(crate) replay: Replay,

@@ -602,6 +602,7 @@ impl Client {
             aside: None,
             parked: None,
             input: Input::Open,
+            awaits_input: false,
             is_oversize: false,
             replay: Replay::default(),
             default_meaning: std::cell::Cell::new(None),

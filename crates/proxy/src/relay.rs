@@ -30,13 +30,14 @@ const JOIN_BELOW: usize = 16 * 1024;
 impl Client {
     /// Relays until something has to be waited for.
     pub(crate) fn poll_relay(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
-        self.slot.register(cx);
+        // Another task waits from now on, if it is another.
+        self.awaits_input &= self.slot.register(cx);
         self.look_at_trace();
         if let Some(next) = self.look_at_phase() {
-            return Poll::Ready(next);
+            return self.leave_relay(next);
         }
         if let Err(next) = self.look_at_roles() {
-            return Poll::Ready(*next);
+            return self.leave_relay(*next);
         }
         let mut has_moved = self.end_cancel();
         loop {
@@ -46,9 +47,11 @@ impl Client {
                     self.write_down();
                     // Whatever it waits for has limits of its own.
                     self.worker().slots.set_due(&self.slot, None);
-                    return Poll::Ready(*next);
+                    return self.leave_relay(*next);
                 }
             };
+            has_moved |= progress;
+            let progress = progress && !self.is_at_rest();
             // After what the client has sent before it: a cancel that overtook its statement would be lost.
             // What is asked in front of it, or behind it, is not the client's to cancel.
             let is_ours =
@@ -70,10 +73,25 @@ impl Client {
                 // It may have become free to end.
                 let next = (self.look_at_phase()).or_else(|| self.look_at_limits(has_moved));
                 self.write_down();
-                return next.map_or(Poll::Pending, Poll::Ready);
+                return next.map_or(Poll::Pending, |next| self.leave_relay(next));
             }
-            has_moved = true;
         }
+    }
+
+    /// Ends the relay for what has to be waited for otherwise. Whoever does that may wait for the client's input himself.
+    fn leave_relay(&mut self, next: Next) -> Poll<Next> {
+        self.awaits_input = false;
+        Poll::Ready(next)
+    }
+
+    /// Returns whether nothing can be done before the client sends something: another round would only find that out.
+    fn is_at_rest(&self) -> bool {
+        self.awaits_input
+            && self.held.is_none()
+            && self.aside.is_none()
+            && self.parked.is_none()
+            && self.input == Input::Open
+            && self.out.is_empty()
     }
 
     /// One round through what can be done; returns whether anything was.
@@ -462,6 +480,10 @@ impl Client {
 
     /// Reads what the client sent.
     fn step_client(&mut self, cx: &mut Context<'_>) -> Step {
+        // The task is registered, and is woken when there is something.
+        if self.awaits_input && !self.stream.has_input() {
+            return Ok(false);
+        }
         let worker = std::rc::Rc::clone(self.worker());
         let mut buffer = worker.buffer.borrow_mut();
         let joined = if self.inbuf.len() < JOIN_BELOW {
@@ -473,7 +495,10 @@ impl Client {
             front.copy_from_slice(kept);
         }
         let room = buffer.get_mut(joined..).unwrap_or_default();
-        let count = match self.stream.poll_read(cx, room) {
+        let polled = self.stream.poll_read(cx, room);
+        // A task that has used up its turn is put off without being registered.
+        self.awaits_input = polled.is_pending() && tokio::task::coop::has_budget_remaining();
+        let count = match polled {
             Poll::Pending => return Ok(false),
             Poll::Ready(Ok(0) | Err(_)) => return Err(Box::new(Next::Gone)),
             Poll::Ready(Ok(count)) => count,
