@@ -19,12 +19,37 @@ pub struct Histogram {
     sum_us: u64,
 }
 
+/// One duration and its bucket, worked out once for all the histograms that count it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lap {
+    us: u64,
+    bucket: usize,
+}
+
+impl Lap {
+    /// Returns the duration in whole microseconds.
+    #[inline]
+    pub fn us(self) -> u64 {
+        self.us
+    }
+}
+
+impl From<Duration> for Lap {
+    #[inline]
+    fn from(duration: Duration) -> Self {
+        let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        Lap {
+            us,
+            bucket: BUCKETS.partition_point(|bound| *bound < us),
+        }
+    }
+}
+
 impl Histogram {
     /// Counts one duration.
     #[inline]
-    pub fn record(&mut self, duration: Duration) {
-        let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        let bucket = BUCKETS.partition_point(|bound| *bound < us);
+    pub fn record(&mut self, lap: impl Into<Lap>) {
+        let Lap { us, bucket } = lap.into();
         if let Some(count) = self.counts.get_mut(bucket) {
             *count += 1;
         }

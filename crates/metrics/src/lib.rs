@@ -19,6 +19,6 @@ pub use counts::{
 pub use family::{
     Family, HISTOGRAM_SERIES_LIMIT, Number, OTHER, SERIES_LIMIT, Sample, Value, seconds,
 };
-pub use histogram::{BUCKETS, Histogram};
+pub use histogram::{BUCKETS, Histogram, Lap};
 pub use recent::Recent;
 pub use statements::{Statement, StatementKey, Statements};

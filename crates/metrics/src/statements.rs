@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pgweir_model::Reason;
 
-use crate::{Destination, Histogram};
+use crate::{Destination, Histogram, Lap};
 
 /// What statements are told apart by.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -54,12 +54,12 @@ impl Statement {
         &mut self,
         destination: Destination,
         reason: Reason,
-        duration: std::time::Duration,
+        lap: impl Into<Lap>,
         rows: u64,
     ) {
         self.calls += 1;
         self.rows += rows;
-        self.query.record(duration);
+        self.query.record(lap);
         self.last_reason = Some(reason);
         match destination {
             Destination::Primary => self.on_primary += 1,

@@ -31,7 +31,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use pgweir_config::PoolMode;
-use pgweir_metrics::Destination;
+use pgweir_metrics::{Destination, Lap};
 use pgweir_model::{NodeId, Reason, Role, Sqlstate};
 use pgweir_session::BatchAnswer;
 use pgweir_session::client::{Marks, Portion};
@@ -44,62 +44,81 @@ use crate::client_task::{Client, Stage};
 use crate::seen::Seen;
 use crate::telemetry::{Outcome, SpanEnd, SpanFlight, SpanStart};
 
-/// A batch that has been answered to its end.
+/// A batch that is under way: what is known of it before it has been answered.
 #[derive(Debug)]
-pub(crate) struct Answered {
+pub(crate) struct Flight {
     /// When it was sent, the last time.
-    pub(crate) sent_at: Instant,
-    /// When all of the answer was there.
-    pub(crate) answered_at: Instant,
-    /// How long it had waited before it was sent.
-    pub(crate) wait: Duration,
-    /// Who has answered it.
-    pub(crate) destination: Destination,
-    /// Why.
-    pub(crate) reason: Reason,
-    /// The server; `None` for the proxy itself.
-    pub(crate) node: Option<NodeId>,
-    /// The plan that decided about it; `None` where nobody has read it.
-    pub(crate) seen: Option<Seen>,
-    /// Its text, where the log is to have it.
-    pub(crate) text: Option<Box<str>>,
-    /// Its rows, whether it failed, and whether a transaction is over.
-    pub(crate) answer: BatchAnswer,
-    /// It has run something.
-    pub(crate) runs: bool,
-}
-
-impl Answered {
-    /// Returns how long the server took.
-    pub(crate) fn server(&self) -> Duration {
-        self.answered_at.saturating_duration_since(self.sent_at)
-    }
-}
-
-/// A batch that a server works on.
-#[derive(Debug)]
-struct Flight {
     sent_at: Instant,
+    /// How long it had waited before it was sent.
     wait: Duration,
-    node: NodeId,
-    role: Role,
+    /// The server that works on it; `None` for the proxy itself.
+    place: Option<(NodeId, Role)>,
+    /// Why it went there.
     reason: Reason,
-    seen: Option<Seen>,
-    text: Option<Box<str>>,
+    /// It runs something.
     runs: bool,
+    /// The plan that decided about it; `None` where nobody has read it.
+    seen: Option<Seen>,
+    /// What only some want to know.
+    notes: Option<Box<Notes>>,
+}
+
+/// What is noted of a batch where the log is to have its text, or where it is traced.
+#[derive(Debug, Default)]
+struct Notes {
+    text: Option<Box<str>>,
     span: Option<SpanStart>,
 }
 
 impl Flight {
-    fn as_span(&self) -> SpanFlight {
-        SpanFlight {
-            sent_at: self.sent_at,
-            seen: self.seen.clone(),
-            node: self.node,
-            role: self.role,
-            reason: self.reason,
+    fn destination(&self) -> Destination {
+        match self.place {
+            None => Destination::Local,
+            Some((_, Role::Primary)) => Destination::Primary,
+            Some((_, Role::Replica)) => Destination::Replica,
         }
     }
+
+    /// Adds what is known of a further piece of the batch.
+    fn add(&mut self, piece: Flight) {
+        self.runs |= piece.runs;
+        if self.seen.is_none() {
+            self.seen = piece.seen;
+        }
+        // Of the span, and of the text, the first piece counts that has one.
+        if let Some(piece) = piece.notes {
+            let notes = self.notes.get_or_insert_default();
+            notes.text = notes.text.take().or(piece.text);
+        }
+    }
+
+    fn text(&self) -> Option<&str> {
+        self.notes.as_ref()?.text.as_deref()
+    }
+
+    /// Returns what its span is made of, where it has one.
+    fn span(&self) -> Option<(SpanStart, SpanFlight)> {
+        let start = self.notes.as_ref()?.span?;
+        let (node, role) = self.place?;
+        let flight = SpanFlight {
+            sent_at: self.sent_at,
+            seen: self.seen.clone(),
+            node,
+            role,
+            reason: self.reason,
+        };
+        Some((start, flight))
+    }
+}
+
+/// How a batch was answered.
+#[derive(Debug, Clone, Copy)]
+struct Answered {
+    at: Instant,
+    /// How long the server took.
+    server: Duration,
+    /// Its rows, whether it failed, and whether a transaction is over.
+    answer: BatchAnswer,
 }
 
 /// Those of one session, oldest first. Only a pipeline has more than one, and only that allocates.
@@ -173,33 +192,46 @@ impl Account {
     }
 }
 
-/// What is known of a portion before it is forwarded.
+/// A portion that is about to be forwarded.
 pub(crate) struct Departure {
     /// How many batches had begun before.
     begun: u64,
-    reason: Reason,
-    seen: Option<Seen>,
-    text: Option<Box<str>>,
-    runs: bool,
-    span: Option<SpanStart>,
+    flight: Flight,
 }
 
 impl Client {
-    /// Notes what the portion at hand is, which is about to be forwarded. It takes the deciding plan out of the facts.
-    pub(crate) fn depart(&mut self, portion: Portion, batch: &[u8]) -> Departure {
-        let span = self.start_span(portion, batch);
-        let text = match self.worker().logs_text() {
-            true => (self.session).find_in_texts(batch, |text| Some(shortened(text))),
-            false => None,
+    /// Notes what the portion at hand is, which is about to be forwarded at `now`. It takes the deciding plan out of the facts.
+    #[inline]
+    pub(crate) fn depart(&mut self, portion: Portion, batch: &[u8], now: Instant) -> Departure {
+        let held = self.held.as_ref();
+        let flight = Flight {
+            sent_at: now,
+            wait: Duration::ZERO,
+            place: held.map(|held| (held.node, held.role)),
+            reason: self.reason_here(),
+            runs: self.session.facts().marks.has(Marks::RUNS),
+            notes: self.notes(portion, batch),
+            seen: self.take_seen(),
         };
         Departure {
             begun: self.session.batches_begun(),
-            reason: self.reason_here(),
-            text,
-            runs: self.session.facts().marks.has(Marks::RUNS),
-            seen: self.take_seen(),
-            span,
+            flight,
         }
+    }
+
+    /// Returns what is noted of the portion at hand; in most configurations nothing.
+    #[inline]
+    fn notes(&mut self, portion: Portion, batch: &[u8]) -> Option<Box<Notes>> {
+        let span = self.start_span(portion, batch);
+        let logs_text = self.worker().logs_text();
+        if span.is_none() && !logs_text {
+            return None;
+        }
+        let text = match logs_text {
+            true => (self.session).find_in_texts(batch, |text| Some(shortened(text))),
+            false => None,
+        };
+        Some(Box::new(Notes { text, span }))
     }
 
     /// Returns why the portion at hand goes to the server that the session has.
@@ -217,42 +249,19 @@ impl Client {
     }
 
     /// Notes that the portion is on its way: the beginning of a batch, or more of one.
-    pub(crate) fn departed(&mut self, departure: Departure, now: Instant) {
-        let Some((node, role)) = self.held.as_ref().map(|held| (held.node, held.role)) else {
-            return;
-        };
-        let Departure {
-            begun,
-            reason,
-            seen,
-            text,
-            runs,
-            span,
-        } = departure;
-        if let Some(seen) = &seen {
+    #[inline]
+    pub(crate) fn departed(&mut self, departure: Departure) {
+        let Departure { begun, mut flight } = departure;
+        if let Some(seen) = &flight.seen {
             self.slot.shown.set_statement(seen);
         }
         if self.session.batches_begun() != begun {
-            self.slot.shown.last_route.set(Some((role, reason)));
-            self.account.flights.push(Flight {
-                sent_at: now,
-                wait: std::mem::take(&mut self.account.wait),
-                node,
-                role,
-                reason,
-                seen,
-                text,
-                runs,
-                span,
-            });
-        } else if let Some(flight) = self.account.flights.last_mut() {
-            flight.runs |= runs;
-            if flight.seen.is_none() {
-                flight.seen = seen;
-            }
-            if flight.text.is_none() {
-                flight.text = text;
-            }
+            let route = flight.place.map(|(_, role)| (role, flight.reason));
+            self.slot.shown.last_route.set(route);
+            flight.wait = std::mem::take(&mut self.account.wait);
+            self.account.flights.push(flight);
+        } else if let Some(last) = self.account.flights.last_mut() {
+            last.add(flight);
         }
     }
 
@@ -262,36 +271,10 @@ impl Client {
             return None;
         }
         let now = Instant::now();
-        for answer in self.session.tally.take_answers() {
-            let Some(flight) = self.account.flights.pop() else {
-                continue;
-            };
-            if let Some(span) = flight.span {
-                let end = SpanEnd {
-                    ended_at: now,
-                    rows: Some(answer.rows),
-                    outcome: match answer.is_error {
-                        true => Outcome::Failed(None),
-                        false => Outcome::Done,
-                    },
-                };
-                self.record_answered(span, &flight.as_span(), end);
-            }
-            self.account(&Answered {
-                sent_at: flight.sent_at,
-                answered_at: now,
-                wait: flight.wait,
-                destination: match flight.role {
-                    Role::Primary => Destination::Primary,
-                    Role::Replica => Destination::Replica,
-                },
-                reason: flight.reason,
-                node: Some(flight.node),
-                seen: flight.seen,
-                text: flight.text,
-                answer,
-                runs: flight.runs,
-            });
+        match self.session.tally.take_only_answer() {
+            Some(answer) => self.account_for_answer(answer, now),
+            None => (self.session.tally.take_answers().into_iter())
+                .for_each(|answer| self.account_for_answer(answer, now)),
         }
         self.account.database.note_messages(&mut self.session.tally);
         if self.session.is_settled() && !self.session.is_in_mid_batch() {
@@ -301,19 +284,46 @@ impl Client {
         Some(now)
     }
 
+    /// Accounts for the oldest batch of those that are under way.
+    #[inline]
+    fn account_for_answer(&mut self, answer: BatchAnswer, now: Instant) {
+        let Some(flight) = self.account.flights.pop() else {
+            return;
+        };
+        if let Some((span, flight)) = flight.span() {
+            let end = SpanEnd {
+                ended_at: now,
+                rows: Some(answer.rows),
+                outcome: match answer.is_error {
+                    true => Outcome::Failed(None),
+                    false => Outcome::Done,
+                },
+            };
+            self.record_answered(span, &flight, end);
+        }
+        let answered = Answered {
+            at: now,
+            server: now.saturating_duration_since(flight.sent_at),
+            answer,
+        };
+        self.account(&flight, answered);
+    }
+
     /// Accounts for a batch that the proxy has answered itself.
     pub(crate) fn account_for_own_answer(&mut self) {
         let now = Instant::now();
-        let answered = Answered {
+        let flight = Flight {
             sent_at: now,
-            answered_at: now,
             wait: std::mem::take(&mut self.account.wait),
-            destination: Destination::Local,
+            place: None,
             reason: Reason::Local,
-            node: None,
             runs: self.session.facts().marks.has(Marks::RUNS),
             seen: self.take_seen(),
-            text: None,
+            notes: None,
+        };
+        let answered = Answered {
+            at: now,
+            server: Duration::ZERO,
             answer: BatchAnswer {
                 // One that has begun, and that is over without a server.
                 ends_transaction: self.account.transaction_began.is_some()
@@ -321,54 +331,54 @@ impl Client {
                 ..BatchAnswer::default()
             },
         };
-        self.account(&answered);
+        self.account(&flight, answered);
     }
 
     /// Counts a batch that has been answered, and logs it if it was slow. All that is to be done about one is done here.
-    fn account(&mut self, answered: &Answered) {
-        let (destination, reason, server) =
-            (answered.destination, answered.reason, answered.server());
+    fn account(&mut self, flight: &Flight, answered: Answered) {
+        let (destination, reason) = (flight.destination(), flight.reason);
+        let lap = Lap::from(answered.server);
         let worker = &self.counted.worker;
         let database = &self.account.database;
         database.note_batch(destination, reason);
-        if let Some(node) = answered.node {
-            database.note_query(destination, server);
-            worker.books.note_node_query(node, server);
-            if answered.runs
-                && let Some(seen) = &answered.seen
+        if let Some((node, _)) = flight.place {
+            database.note_query(destination, lap);
+            worker.books.note_node_query(node, lap);
+            if flight.runs
+                && let Some(seen) = &flight.seen
             {
                 worker.books.note_statement(database, seen, |statement| {
-                    statement.record(destination, reason, server, answered.answer.rows);
+                    statement.record(destination, reason, lap, answered.answer.rows);
                     statement.errors += u64::from(answered.answer.is_error);
                 });
             }
         }
-        let total = answered.wait.saturating_add(server);
+        let total = flight.wait.saturating_add(answered.server);
         let is_slow = total > worker.slow_after();
-        self.account_for_transaction(answered, server);
-        if !answered.wait.is_zero() {
-            self.note_waited(answered.wait);
+        self.account_for_transaction(flight, answered, lap);
+        if !flight.wait.is_zero() {
+            self.note_waited(flight.wait);
         }
         if is_slow {
-            self.log_slow(answered);
+            self.log_slow(flight, answered);
         }
     }
 
     /// Counts the transaction that a batch has ended, or notes that one is open.
     #[inline]
-    fn account_for_transaction(&mut self, answered: &Answered, server: Duration) {
+    fn account_for_transaction(&mut self, flight: &Flight, answered: Answered, lap: Lap) {
         let began = self.account.transaction_began;
         if answered.answer.ends_transaction {
             self.account.transaction_began = None;
-            let took = match began {
-                Some(began) => answered.answered_at.saturating_duration_since(began),
-                None => server,
+            let took_us = match began {
+                Some(began) => Lap::from(answered.at.saturating_duration_since(began)).us(),
+                None => lap.us(),
             };
-            self.account.database.note_transaction(took);
+            self.account.database.note_transaction(took_us);
         } else if began.is_none()
-            && (answered.node.is_some() || self.client_status() != TransactionStatus::Idle)
+            && (flight.place.is_some() || self.client_status() != TransactionStatus::Idle)
         {
-            self.account.transaction_began = Some(answered.sent_at);
+            self.account.transaction_began = Some(flight.sent_at);
         }
     }
 
@@ -388,7 +398,7 @@ impl Client {
         if let Some(first) = self.account.flights.pop() {
             self.account.wait = self.account.wait.saturating_add(first.wait);
             self.add_wait(first.sent_at);
-            if let Some(span) = first.span {
+            if let Some((span, _)) = first.span() {
                 self.arrived_already(span.arrived_at);
             }
         }
@@ -399,8 +409,8 @@ impl Client {
     pub(crate) fn end_flights(&mut self, outcome: Outcome) {
         let end = SpanEnd::now(outcome);
         while let Some(flight) = self.account.flights.pop() {
-            if let Some(span) = flight.span {
-                self.record_answered(span, &flight.as_span(), end);
+            if let Some((span, flight)) = flight.span() {
+                self.record_answered(span, &flight, end);
             }
         }
     }
@@ -441,29 +451,29 @@ impl Client {
 
     /// Lets an operator know of a batch that took long.
     #[cold]
-    fn log_slow(&self, answered: &Answered) {
+    fn log_slow(&self, flight: &Flight, answered: Answered) {
         let topology = self.topology();
-        let backend = (answered.node)
-            .and_then(|node| topology.nodes.get(usize::from(node.node)))
+        let backend = (flight.place)
+            .and_then(|(node, _)| topology.nodes.get(usize::from(node.node)))
             .map(|node| &*node.name);
-        let displayed = answered.seen.as_ref().map(Seen::displayed);
+        let displayed = flight.seen.as_ref().map(Seen::displayed);
         let fingerprint = displayed.map(|displayed| displayed.fingerprint.to_string());
-        let text = answered.text.as_deref();
+        let text = flight.text();
         let shape = displayed.filter(|_| text.is_none());
         tracing::info!(
             fingerprint = fingerprint.as_deref(),
             shape = shape.map(|shape| &*shape.text),
             text,
-            route = answered.destination.name(),
-            reason = answered.reason.name(),
+            route = flight.destination().name(),
+            reason = flight.reason.name(),
             backend,
             user = &*self.identity.user,
             database = &*self.identity.database,
             rows = answered.answer.rows,
             is_error = answered.answer.is_error,
-            wait_ms = ms(answered.wait),
-            server_ms = ms(answered.server()),
-            total_ms = ms(answered.wait.saturating_add(answered.server())),
+            wait_ms = ms(flight.wait),
+            server_ms = ms(answered.server),
+            total_ms = ms(flight.wait.saturating_add(answered.server)),
             "slow statement"
         );
     }
@@ -487,16 +497,11 @@ mod tests {
         Flight {
             sent_at: Instant::now(),
             wait: Duration::from_secs(rows),
-            node: NodeId {
-                cluster: 0,
-                node: 0,
-            },
-            role: Role::Primary,
+            place: None,
             reason: Reason::Write,
-            seen: None,
-            text: None,
             runs: false,
-            span: None,
+            seen: None,
+            notes: None,
         }
     }
 

@@ -436,12 +436,12 @@ impl Client {
         self.translate_process_ids(batch);
         // Behind that: the batch itself may still run again elsewhere, what comes after it may not.
         self.note_effects_on_block();
-        let departure = self.depart(portion, batch);
+        let sent_at = Instant::now();
+        let departure = self.depart(portion, batch, sent_at);
         let Some(held) = &mut self.held else {
             return Ok(Act::Done);
         };
         held.stage = Stage::Used;
-        let sent_at = Instant::now();
         held.sent_at.get_or_insert(sent_at);
         held.limit.begin(timeout, worker.coarse_now());
         let server = &mut *held.lease;
@@ -463,7 +463,7 @@ impl Client {
                 .forward_failing(rest, len, error, state, &mut gather)?,
             None => self.session.forward(rest, len, state, &mut gather)?,
         }
-        self.departed(departure, sent_at);
+        self.departed(departure);
         let is_kept = watch.is_some_and(|watch| self.begin_watch(watch, batch));
         match is_behind && self.session.front_is_of_ours() {
             true => self.keep_behind_front(Behind { block, is_kept }, batch),

@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use pgweir_config::Config;
 use pgweir_metrics::{
-    Counts, DatabaseCounts, Destination, Histogram, NodeCounts, ProcessCounts, Recent, Statement,
-    StatementKey,
+    Counts, DatabaseCounts, Destination, Histogram, Lap, NodeCounts, ProcessCounts, Recent,
+    Statement, StatementKey,
 };
 use pgweir_model::{NodeId, Reason, Sqlstate};
 use pgweir_sql::Fingerprint;
@@ -105,7 +105,7 @@ impl DatabaseCell {
 
     /// Counts how long a server took for a batch.
     #[inline]
-    pub(crate) fn note_query(&self, destination: Destination, took: Duration) {
+    pub(crate) fn note_query(&self, destination: Destination, took: Lap) {
         if let Some(histogram) = self.query.borrow_mut().get_mut(destination as usize) {
             histogram.record(took);
         }
@@ -116,12 +116,11 @@ impl DatabaseCell {
         self.wait.borrow_mut().record(waited);
     }
 
-    /// Counts a transaction that is over.
+    /// Counts a transaction that is over, and how many microseconds it took.
     #[inline]
-    pub(crate) fn note_transaction(&self, took: Duration) {
+    pub(crate) fn note_transaction(&self, took_us: u64) {
         add(&self.transactions, 1);
-        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        add(&self.transaction_us, us);
+        add(&self.transaction_us, took_us);
     }
 
     /// Counts a server connection that a session was given.
@@ -281,7 +280,7 @@ impl Books {
 
     /// Counts a batch that a server has answered.
     #[inline]
-    pub(crate) fn note_node_query(&self, node: NodeId, took: Duration) {
+    pub(crate) fn note_node_query(&self, node: NodeId, took: Lap) {
         if let Some(cell) = self.node(node) {
             add(&cell.queries, 1);
             cell.query.borrow_mut().record(took);
@@ -429,8 +428,8 @@ mod tests {
         cell.note_batch(Destination::Replica, Reason::Read);
         cell.note_batch(Destination::Replica, Reason::Read);
         cell.note_batch(Destination::Local, Reason::Local);
-        cell.note_query(Destination::Replica, Duration::from_micros(70));
-        cell.note_transaction(Duration::from_millis(2));
+        cell.note_query(Destination::Replica, Duration::from_micros(70).into());
+        cell.note_transaction(2_000);
         cell.note_bytes(10, 20);
         let counts = books.counts();
         let app = &counts.databases["app"];
