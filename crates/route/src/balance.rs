@@ -25,6 +25,7 @@
 use std::time::Duration;
 
 use pgweir_model::{Balance, Node, Topology};
+use smallvec::SmallVec;
 
 /// Requests in flight per node and how long they take, of one worker thread.
 #[derive(Debug, Clone, Default)]
@@ -204,44 +205,31 @@ impl Balancer {
             };
             self.credit.push(head_start);
         }
-        let in_choice = |node: &Node| node.is_in_choice() && eligible(node);
-        let spent = !nodes
-            .iter()
-            .any(|node| node.effective_weight > 0 && in_choice(node));
-        let weight = |node: &Node| match (in_choice(node), spent) {
-            (false, _) => 0,
-            (true, false) => node.effective_weight,
-            (true, true) => node.weight.saturating_mul(Node::WEIGHT_SCALE),
-        };
+        let weights = weights(nodes, eligible)?;
         match topology.selection.balance {
-            Balance::LeastLoaded => self.least_loaded(what, nodes, loads, weight),
-            Balance::RoundRobin => self.round_robin(nodes, weight),
-            Balance::Random => self.random(nodes, weight),
+            Balance::LeastLoaded => self.least_loaded(what, &weights, loads),
+            Balance::RoundRobin => self.round_robin(&weights),
+            Balance::Random => self.random(&weights),
             Balance::Nearest => {
-                let stays = stays_near(nodes, loads, weight);
-                self.least_loaded(what, nodes, loads, |node| {
-                    let is_in = node.is_near == stays;
-                    if is_in { weight(node) } else { 0 }
-                })
+                let near = within(nodes, &weights, true);
+                let elsewhere = within(nodes, &weights, false);
+                match stays_near(&near, &elsewhere, loads) {
+                    true => self.least_loaded(what, &near, loads),
+                    false => self.least_loaded(what, &elsewhere, loads),
+                }
             }
         }
     }
 
-    fn least_loaded(
-        &mut self,
-        what: Pick,
-        nodes: &[Node],
-        loads: &Loads,
-        weight: impl Fn(&Node) -> u32,
-    ) -> Option<usize> {
-        let total = total(nodes, &weight);
+    fn least_loaded(&mut self, what: Pick, weights: &[u32], loads: &Loads) -> Option<usize> {
+        let total = total(weights);
         let noise_picks = match what {
             Pick::Read => Balancer::NOISE_PICKS,
             Pick::Session => 0,
         };
         let mut turn: Option<(Candidate, i64)> = None;
         let mut idlest: Option<Candidate> = None;
-        for candidate in candidates(nodes, loads, weight) {
+        for candidate in candidates(weights, loads) {
             let noise = self.noise.below(total.saturating_mul(noise_picks));
             let claim = self.earn(&candidate, total) + noise;
             if turn.is_none_or(|(_, highest)| claim > highest) {
@@ -260,10 +248,10 @@ impl Balancer {
     }
 
     /// Smooth weighted round robin: each turn is as far from its neighbours as the weights allow.
-    fn round_robin(&mut self, nodes: &[Node], weight: impl Fn(&Node) -> u32) -> Option<usize> {
-        let total = total(nodes, &weight);
+    fn round_robin(&mut self, weights: &[u32]) -> Option<usize> {
+        let total = total(weights);
         let mut turn: Option<(usize, i64)> = None;
-        for candidate in candidates(nodes, &Loads::default(), weight) {
+        for candidate in candidates(weights, &Loads::default()) {
             let credit = self.earn(&candidate, total);
             if turn.is_none_or(|(_, highest)| credit > highest) {
                 turn = Some((candidate.index, credit));
@@ -274,9 +262,9 @@ impl Balancer {
         Some(index)
     }
 
-    fn random(&mut self, nodes: &[Node], weight: impl Fn(&Node) -> u32) -> Option<usize> {
-        let mut lot = self.noise.below(total(nodes, &weight));
-        candidates(nodes, &Loads::default(), weight)
+    fn random(&mut self, weights: &[u32]) -> Option<usize> {
+        let mut lot = self.noise.below(total(weights));
+        candidates(weights, &Loads::default())
             .find(|candidate| {
                 lot -= i64::from(candidate.weight);
                 lot < 0
@@ -302,44 +290,72 @@ impl Balancer {
     }
 }
 
+/// The weight of each node in one pick; 0 for one that is not to be picked. Of usual clusters nothing is allocated.
+type Weights = SmallVec<[u32; 8]>;
+
+/// Returns the weights of the nodes that may be picked; `None` where there is none. When lag has taken the whole effective weight
+/// of every one of them, they are the configured weights.
+fn weights(nodes: &[Node], eligible: impl Fn(&Node) -> bool) -> Option<Weights> {
+    let is_in = |node: &Node| node.is_in_choice() && eligible(node);
+    let mut weights = Weights::new();
+    let (mut is_any, mut highest) = (false, 0);
+    for node in nodes {
+        let is_in = is_in(node);
+        let weight = if is_in { node.effective_weight } else { 0 };
+        is_any |= is_in;
+        highest = highest.max(weight);
+        weights.push(weight);
+    }
+    if is_any && highest == 0 {
+        for (weight, node) in weights
+            .iter_mut()
+            .zip(nodes)
+            .filter(|(_, node)| is_in(node))
+        {
+            *weight = node.weight.saturating_mul(Node::WEIGHT_SCALE);
+        }
+    }
+    is_any.then_some(weights)
+}
+
 /// Returns the weights of all together.
-fn total(nodes: &[Node], weight: impl Fn(&Node) -> u32) -> i64 {
-    nodes.iter().map(|node| i64::from(weight(node))).sum()
+fn total(weights: &[u32]) -> i64 {
+    weights.iter().map(|weight| i64::from(*weight)).sum()
 }
 
 /// Returns the nodes that have a weight.
-fn candidates(
-    nodes: &[Node],
-    loads: &Loads,
-    weight: impl Fn(&Node) -> u32,
-) -> impl Iterator<Item = Candidate> {
-    let candidate = move |(index, node): (usize, &Node)| Candidate {
+fn candidates(weights: &[u32], loads: &Loads) -> impl Iterator<Item = Candidate> {
+    let candidate = |(index, weight): (usize, &u32)| Candidate {
         index,
-        weight: weight(node),
+        weight: *weight,
         in_flight: loads.in_flight(index),
         latency: loads.latency(index),
     };
-    let all = nodes.iter().enumerate().map(candidate);
-    all.filter(|candidate| candidate.weight > 0)
+    let with_weight = |(_, weight): &(usize, &u32)| **weight > 0;
+    weights
+        .iter()
+        .enumerate()
+        .filter(with_weight)
+        .map(candidate)
+}
+
+/// Returns the weights of the nodes in the own zone, or of those elsewhere.
+fn within(nodes: &[Node], weights: &[u32], is_near: bool) -> Weights {
+    let weight = |(node, weight): (&Node, &u32)| match node.is_near == is_near {
+        true => *weight,
+        false => 0,
+    };
+    nodes.iter().zip(weights).map(weight).collect()
 }
 
 /// Returns whether the replicas of the own zone take the next request: one of them can, and not each of them is overloaded
 /// beside the least loaded one elsewhere.
-fn stays_near(nodes: &[Node], loads: &Loads, weight: impl Fn(&Node) -> u32) -> bool {
-    let of_zone = |is_near: bool| {
-        let weight = &weight;
-        candidates(nodes, loads, move |node: &Node| {
-            if node.is_near == is_near {
-                weight(node)
-            } else {
-                0
-            }
-        })
-    };
-    let elsewhere = of_zone(false).fold(None, |idlest, candidate: Candidate| {
+fn stays_near(near: &[u32], elsewhere: &[u32], loads: &Loads) -> bool {
+    let idlest = candidates(elsewhere, loads).fold(None, |idlest, candidate: Candidate| {
         Some(candidate.or_idler(idlest))
     });
-    of_zone(true).any(|near| elsewhere.is_none_or(|other| !near.is_overloaded_beside(&other)))
+    candidates(near, loads)
+        .any(|near| idlest.is_none_or(|other| !near.is_overloaded_beside(&other)))
 }
 
 impl Candidate {

@@ -224,8 +224,12 @@ fn to_primary(view: &View<'_>, reason: Reason) -> Result<Route, RouteError> {
 
 /// Returns what a replica must show to take this read.
 pub fn demand(facts: &Facts<'_>, session: &SessionView<'_>) -> Demand {
+    demand_of(asks(facts, session), session)
+}
+
+fn demand_of(asks: Asks, session: &SessionView<'_>) -> Demand {
     Demand {
-        level: asks(facts, session).consistency.unwrap_or_default(),
+        level: asks.consistency.unwrap_or_default(),
         token: session.token,
         min_lsn: session.min_lsn,
         arrived_at: session.arrived_at,
@@ -330,9 +334,10 @@ pub(crate) struct Wants {
 
 impl Wants {
     pub(crate) fn of(facts: &Facts<'_>, session: &SessionView<'_>) -> Self {
+        let asks = asks(facts, session);
         Wants {
-            max_lag: asks(facts, session).max_lag,
-            demand: demand(facts, session),
+            max_lag: asks.max_lag,
+            demand: demand_of(asks, session),
         }
     }
 
