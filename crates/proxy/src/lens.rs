@@ -41,7 +41,9 @@ impl Client {
         let catalog = catalog.cloned();
         if !is_path_known {
             self.sight.settings = settings;
-            self.sight.path = self.search_path().map(Arc::new);
+            self.sight.path = self
+                .search_path()
+                .map(|path| self.worker().shared_path(path));
         }
         let lens = Lens::new(catalog, self.sight.path.clone());
         self.session.set_lens(lens);

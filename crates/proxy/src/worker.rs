@@ -14,6 +14,7 @@ use pgweir_model::{NodeId, PoolKey, Topology};
 use pgweir_net::{StdStream, Stream};
 use pgweir_route::{Balancer, Loads, RuleSet};
 use pgweir_session::{StatementTable, Tables};
+use pgweir_sql::SearchPath;
 use pgweir_sql::plan::PlanTable;
 use pgweir_wire::Gather;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -114,6 +115,8 @@ pub(crate) struct Worker {
     pub(crate) buffer: RefCell<Box<[u8]>>,
     pub(crate) gather: RefCell<Gather>,
     pub(crate) tables: RefCell<Tables>,
+    /// The search path that was found out last. Most sessions have the same one, and comparing it is cheaper where they share it.
+    recent_path: RefCell<Option<Arc<SearchPath>>>,
     pub(crate) slots: Slots,
     /// What would have gone where, where that is only counted.
     pub(crate) observed: RefCell<Observations>,
@@ -202,6 +205,7 @@ impl Worker {
             buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice()),
             gather: RefCell::new(Gather::new()),
             tables: RefCell::new(tables),
+            recent_path: RefCell::default(),
             slots: Slots::new(index),
             observed: RefCell::default(),
             books: Books::new(&config),
@@ -259,6 +263,15 @@ impl Worker {
         let rules = crate::rules::compile(config, self.config_generation.get());
         self.rules_generation.set(rules.generation());
         self.rules.replace(Rc::new(rules));
+    }
+
+    /// Returns a search path to keep: the one that was found out last, if it is the same.
+    pub(crate) fn shared_path(&self, path: SearchPath) -> Arc<SearchPath> {
+        let mut recent = self.recent_path.borrow_mut();
+        match recent.as_ref().filter(|recent| ***recent == path) {
+            Some(same) => Arc::clone(same),
+            None => Arc::clone(recent.insert(Arc::new(path))),
+        }
     }
 
     /// Returns the time to within [`CLOCK_PERIOD`], without a look at the clock.

@@ -32,6 +32,8 @@ pub struct Shape<'a> {
 #[derive(Debug, Default)]
 pub struct Shaper {
     buffer: Vec<u8>,
+    /// The text in lower case: folding all of it at once is far cheaper than folding its words one by one.
+    folded: Vec<u8>,
     seed: RandomState,
 }
 
@@ -47,18 +49,24 @@ impl Shaper {
 
     /// Returns the shape of a text.
     pub fn shape(&mut self, sql: &[u8]) -> Shape<'_> {
-        self.buffer.clear();
-        if self.buffer.capacity() > BUFFER_BYTES_KEPT {
-            self.buffer.shrink_to(BUFFER_BYTES_KEPT);
+        for buffer in [&mut self.buffer, &mut self.folded] {
+            buffer.clear();
+            if buffer.capacity() > BUFFER_BYTES_KEPT {
+                buffer.shrink_to(BUFFER_BYTES_KEPT);
+            }
         }
         self.buffer.reserve(sql.len());
+        self.folded.extend_from_slice(sql);
+        self.folded.make_ascii_lowercase();
         let mut writer = Writer {
             out: &mut self.buffer,
+            folded: &self.folded,
             gap: Gap::None,
             verbatim: false,
             at_start: true,
         };
-        for token in Lexer::new(sql) {
+        let mut lexer = Lexer::new(sql);
+        while let Some(token) = lexer.next_inlined() {
             writer.write(token);
         }
         Shape {
@@ -79,6 +87,7 @@ enum Gap {
 
 struct Writer<'a> {
     out: &'a mut Vec<u8>,
+    folded: &'a [u8],
     gap: Gap,
     /// Inside a `SET`, whose literals stay.
     verbatim: bool,
@@ -96,7 +105,7 @@ impl Writer<'_> {
         }
         self.separate();
         match token.kind {
-            TokenKind::Word => self.word(token.text),
+            TokenKind::Word => self.word(token),
             TokenKind::Number if !self.verbatim => {
                 self.out
                     .extend_from_slice(if token.text.first() == Some(&b'.') {
@@ -136,12 +145,14 @@ impl Writer<'_> {
     }
 
     #[inline]
-    fn word(&mut self, text: &[u8]) {
+    fn word(&mut self, token: Token<'_>) {
+        let text = self.folded.get(token.start..token.start + token.text.len());
+        let text = text.unwrap_or_default();
         if self.at_start {
             self.at_start = false;
-            self.verbatim = text.eq_ignore_ascii_case(b"set");
+            self.verbatim = text == b"set";
         }
-        self.out.extend(text.iter().map(u8::to_ascii_lowercase));
+        self.out.extend_from_slice(text);
     }
 
     /// The prefix stays: without it, two literals side by side could read as one.
@@ -217,6 +228,7 @@ mod tests {
         shaper.shape(&vec![b'a'; 1 << 20]);
         shaper.shape(b"select 1");
         assert!(shaper.buffer.capacity() <= BUFFER_BYTES_KEPT);
+        assert!(shaper.folded.capacity() <= BUFFER_BYTES_KEPT);
     }
 
     fn kinds(text: &[u8]) -> Vec<TokenKind> {
