@@ -225,8 +225,16 @@ fn write_slices<'a>(
     slices: impl Iterator<Item = &'a [u8]> + Clone,
     len: usize,
 ) -> Result<usize, NetError> {
-    if len <= JOINED_BYTES && slices.clone().nth(1).is_some() {
-        return write_joined(stream, slices, len);
+    let mut rest = slices.clone();
+    if let (Some(only), None) = (rest.next(), rest.next()) {
+        // The usual case: a run of replies, or of a client's messages, as they came.
+        return Ok(stream.write_now(&[IoSlice::new(only)])?.unwrap_or(0));
+    }
+    // A small array, where that will do, as all of it is cleared first.
+    match len {
+        0..=128 => return write_joined::<128>(stream, slices, len),
+        129..=JOINED_BYTES => return write_joined::<JOINED_BYTES>(stream, slices, len),
+        _ => {}
     }
     let mut done = 0;
     while done < len {
@@ -254,12 +262,12 @@ fn write_slices<'a>(
 }
 
 /// Writes a few small slices as one: copying them is cheaper than having the kernel gather them.
-fn write_joined<'a>(
+fn write_joined<'a, const CAPACITY: usize>(
     stream: &mut Stream,
     slices: impl Iterator<Item = &'a [u8]>,
     len: usize,
 ) -> Result<usize, NetError> {
-    let mut joined = [0; JOINED_BYTES];
+    let mut joined = [0; CAPACITY];
     let mut free = joined.as_mut_slice();
     for slice in slices {
         let Some((place, rest)) = free.split_at_mut_checked(slice.len()) else {
