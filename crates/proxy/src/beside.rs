@@ -93,17 +93,22 @@ impl Client {
 
     /// Takes the connection back that was put aside, if the session has no other; returns whether it has. What is to run again
     /// does so there.
+    #[inline]
     pub(crate) fn return_to_pin(&mut self) -> bool {
-        if self.held.is_some() || self.aside.is_none() {
-            return false;
+        let is_aside = self.aside.is_some() && self.held.is_none();
+        if is_aside {
+            self.take_pinned();
         }
+        is_aside
+    }
+
+    fn take_pinned(&mut self) {
         self.held = self.aside.take();
         self.trace_server_again();
         // Its server may have been replaced meanwhile.
         self.roles_seen = LOOK_AGAIN;
         self.session.set_owns_server(true);
         self.replay.stays |= self.replay.due.take().is_some();
-        true
     }
 
     /// Takes the connection back that was put aside, before anything is sent there: its server may have been replaced.

@@ -139,9 +139,18 @@ impl Client {
         Ok(progress)
     }
 
+    #[inline]
     fn look_at_phase(&self) -> Option<Next> {
-        let phase = self.worker().phase();
-        let ends = match phase {
+        let is_serving = matches!(self.worker().phase(), Phase::Serving | Phase::Lingering);
+        match is_serving && !self.slot.is_killed() {
+            true => None,
+            false => self.look_at_end(),
+        }
+    }
+
+    #[cold]
+    fn look_at_end(&self) -> Option<Next> {
+        let ends = match self.worker().phase() {
             _ if self.slot.is_killed() => true,
             Phase::Serving | Phase::Lingering => false,
             Phase::Draining => {

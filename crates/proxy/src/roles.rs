@@ -28,11 +28,16 @@ enum Verdict {
 
 impl Client {
     /// Looks at the server connection in use after something has changed among the servers.
+    #[inline]
     pub(crate) fn look_at_roles(&mut self) -> Result<(), Box<Next>> {
         let roles = self.worker().roles();
-        if roles == self.roles_seen {
-            return Ok(());
+        match roles == self.roles_seen {
+            true => Ok(()),
+            false => self.look_at_new_roles(roles),
         }
+    }
+
+    fn look_at_new_roles(&mut self, roles: u64) -> Result<(), Box<Next>> {
         self.roles_seen = roles;
         let Some(held) = &self.held else {
             return Ok(());

@@ -316,9 +316,10 @@ impl State {
 
     /// Notes that a connection has been brought to what the session wants at the beginning of its transaction.
     pub fn switched(&mut self) {
-        self.base.carried = Arc::clone(&self.base.wanted);
+        // Mostly it is so already, and to count references of what all threads share costs more than to look.
+        carry(&mut self.base.carried, &self.base.wanted);
         if !self.is_moving {
-            self.now.carried = Arc::clone(&self.base.carried);
+            carry(&mut self.now.carried, &self.base.wanted);
         }
     }
 
@@ -596,6 +597,14 @@ impl State {
     pub fn abandon(&mut self) {
         self.end(Outcome::Undone, false);
         self.is_moving = false;
+    }
+}
+
+/// Makes `carried` the same set as `wanted`.
+#[inline]
+fn carry(carried: &mut SharedParameters, wanted: &SharedParameters) {
+    if !Arc::ptr_eq(carried, wanted) {
+        *carried = Arc::clone(wanted);
     }
 }
 

@@ -46,6 +46,11 @@ impl ClientSession {
     ) {
         server.statements.lease();
         self.context.epoch = epoch;
+        let is_as_wanted = self.state.wanted().same(&server.parameters);
+        if is_as_wanted && server.epoch == epoch && also.is_empty() {
+            self.state.switched();
+            return;
+        }
         let mut text = Vec::new();
         if server.epoch != epoch {
             if !server.statements.is_empty() || server.unnamed.is_some() {
@@ -55,7 +60,7 @@ impl ClientSession {
             server.epoch = epoch;
         }
         text.extend_from_slice(also);
-        if !self.state.wanted().same(&server.parameters) {
+        if !is_as_wanted {
             text.extend_from_slice(&self.state.wanted().switch_sql(&server.parameters));
             server.parameters = SharedParameters::clone(self.state.wanted());
         }
