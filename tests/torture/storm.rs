@@ -435,20 +435,7 @@ pub(super) fn check_pools(proxy: &Proxy, cluster: &Cluster, pool_size: usize) {
     };
     for node in cluster.nodes() {
         let begin = format!("SET pgweir.route = '{}'", node.name());
-        // A server that streams again may still stand behind an open breaker.
-        let mut visitor = open();
-        answer(&mut visitor, &begin);
-        eventually!(
-            patience::PATIENCE,
-            visitor
-                .query("SELECT 1")
-                .expect("an answer")
-                .error()
-                .is_none(),
-            "{} does not come back into use",
-            node.name()
-        );
-        drop(visitor);
+        wait_until_taken(&mut open(), node, &begin);
         let mut holders: Vec<Client> = (0..pool_size).map(|_| open()).collect();
         for (n, client) in holders.iter_mut().enumerate() {
             let token = format!("{} {n}", node.name());
@@ -489,6 +476,21 @@ pub(super) fn check_pools(proxy: &Proxy, cluster: &Cluster, pool_size: usize) {
     });
     let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'";
     assert_eq!(cluster.sql(DATABASE, locks).expect("a count"), "0");
+}
+
+/// Waits until a session that asks for a server is served by it: one that streams again may still stand behind an open breaker.
+fn wait_until_taken(visitor: &mut Client, node: &Node, begin: &str) {
+    answer(visitor, begin);
+    eventually!(
+        patience::PATIENCE,
+        visitor
+            .query("SELECT 1")
+            .expect("an answer")
+            .error()
+            .is_none(),
+        "{} does not come back into use",
+        node.name()
+    );
 }
 
 /// No session has left a temporary table. After a crash of the primary PostgreSQL itself leaves those of the crashed sessions.
