@@ -36,14 +36,15 @@ fn a_transaction_that_is_left_alone_is_rolled_back_and_its_session_ended() {
     for (begin, has_server) in [
         ("BEGIN", false),
         ("BEGIN; SELECT pg_backend_pid()", true),
-        ("BEGIN; SELECT 1 / 0", true),
+        ("BEGIN; SELECT pg_backend_pid(); SELECT 1 / 0", true),
     ] {
         let mut client = proxy.client();
         let began = client.query(begin).expect("an answer");
         let pid = began.value();
         assert_ne!(client.status(), TransactionStatus::Idle, "{begin}");
         assert_ended(&mut client, "25P03");
-        if has_server && let Some(pid) = pid {
+        if has_server {
+            let pid = pid.expect("its server's process ID");
             // Rolled back, and ready for the next.
             let sql = format!(
                 "SELECT count(*) FROM pg_stat_activity WHERE pid = {pid} AND state <> 'idle'"

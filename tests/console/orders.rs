@@ -3,10 +3,13 @@
 use std::thread;
 use std::time::Duration;
 
-use pgweir_testkit::{Client, eventually, patience};
+use pgweir_devcluster::StopMode;
+use pgweir_testkit::{Client, Login, eventually, patience};
 
 use super::{Load, number, refused, rows, viewer};
-use crate::support::{Proxy, config, login, new_cluster, ok, value, wait_for_replicas};
+use crate::support::{
+    PASSWORD, Proxy, USER, config, login, new_cluster, ok, value, wait_for_replicas,
+};
 
 /// How long nothing must happen to be sure that nothing does.
 const A_WHILE: Duration = Duration::from_millis(300);
@@ -69,7 +72,22 @@ fn pause_of_one_database_leaves_the_others_alone() {
     let load = Load::start(&proxy, 2, "SELECT 1");
     load.wait_for_more(10);
     assert_eq!(load.stop(), Vec::<String>::new());
+    // While nothing runs there.
+    let second = Login::new(USER, "second").password(PASSWORD);
+    let address = proxy.addr().to_owned();
+    let held_back = thread::spawn(move || {
+        let mut client = Client::open(&address, &second).expect("a login");
+        value(&mut client, "SELECT 1")
+    });
+    thread_stays(&held_back);
     ok(&mut console, "RESUME second");
+    assert_eq!(held_back.join().expect("served"), "1");
+}
+
+/// Makes sure that a thread waits for something.
+fn thread_stays<T>(thread: &thread::JoinHandle<T>) {
+    let has_ended = patience::wait_until(A_WHILE, || thread.is_finished());
+    assert!(!has_ended, "it is not held back");
 }
 
 #[test]
@@ -250,7 +268,16 @@ fn explain_route_on_the_console_speaks_for_anybody() {
 
 #[test]
 fn promote_check_says_which_replica_is_ready() {
-    let (_cluster, proxy) = of(2);
+    let (cluster, proxy) = of(2);
     let mut console = viewer(&proxy);
-    assert_eq!(rows(&mut console, "PROMOTE CHECK").len(), 2);
+    let mut ready = || -> Vec<[String; 2]> {
+        let rows = rows(&mut console, "PROMOTE CHECK");
+        let of = |row: &Vec<String>| [row[1].clone(), row[2].clone()];
+        rows.iter().map(of).collect()
+    };
+    let expected =
+        |second: &str| [["replica1", "t"], ["replica2", second]].map(|row| row.map(str::to_owned));
+    eventually!(ready() == expected("t"));
+    (cluster.replica(1).stop(StopMode::Fast)).expect("stopped");
+    eventually!(ready() == expected("f"));
 }
