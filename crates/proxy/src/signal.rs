@@ -95,17 +95,36 @@ pub(crate) struct Signals {
 
 impl Signals {
     /// Lets the clients go on: the batch has been answered, or was not sent.
-    pub(crate) fn finish(self) {
-        for (_, located) in self.targets {
-            let outcome = match self.sent_to {
-                Some(node) if node != located.node => Outcome::NotSent,
-                None => Outcome::NotSent,
-                Some(_) if self.has_succeeded => Outcome::Answered,
-                Some(_) => Outcome::Failed,
+    pub(crate) fn finish(mut self) {
+        let sent_to = self.sent_to;
+        for (_, located) in self.targets.drain(..) {
+            let outcome = match located.is_spared(sent_to) {
+                true => Outcome::NotSent,
+                false if self.has_succeeded => Outcome::Answered,
+                false => Outcome::Failed,
             };
             // Its client has gone.
             let _unheard = located.done.send(outcome);
         }
+    }
+}
+
+impl Drop for Signals {
+    /// Of a batch that nobody waits for any more it is not known what became of it, but for the processes to which it was not sent.
+    fn drop(&mut self) {
+        let sent_to = self.sent_to;
+        for (_, located) in self.targets.drain(..) {
+            if located.is_spared(sent_to) {
+                let _unheard = located.done.send(Outcome::NotSent);
+            }
+        }
+    }
+}
+
+impl Located {
+    /// Returns whether a batch was not sent to the server of the process.
+    fn is_spared(&self, sent_to: Option<NodeId>) -> bool {
+        sent_to != Some(self.node)
     }
 }
 
@@ -178,8 +197,9 @@ impl Client {
             .collect();
         let all = async {
             let mut signals = Signals::default();
+            let until = tokio::time::Instant::now() + LOCATE_LIMIT;
             for (id, answer) in answers {
-                if let Ok(Ok(located)) = tokio::time::timeout(LOCATE_LIMIT, answer).await {
+                if let Ok(Ok(located)) = tokio::time::timeout_at(until, answer).await {
                     signals.targets.push((id, located));
                 }
             }
