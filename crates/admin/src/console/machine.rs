@@ -150,10 +150,6 @@ impl Machine {
             self.batch = Batch::UnderWay;
         }
         match message {
-            Message::Query(query) => {
-                self.batch = Batch::UnderWay;
-                self.query(query.sql, out).await
-            }
             Message::Sync(_) => {
                 if self.status == TransactionStatus::Idle {
                     self.portals.clear();
@@ -164,6 +160,10 @@ impl Machine {
             Message::Terminate(_) => Flow::End,
             Message::Flush(_) => Flow::Flush,
             _ if self.batch == Batch::Skipped => Flow::More,
+            Message::Query(query) => {
+                self.batch = Batch::UnderWay;
+                self.query(query.sql, out).await
+            }
             Message::Execute(execute) => self.execute(execute, out).await,
             Message::Parse(parse) => {
                 if let Err(refused) = self.parse(&parse, out).await {

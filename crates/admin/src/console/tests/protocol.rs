@@ -279,6 +279,7 @@ async fn after_an_error_everything_up_to_sync_is_skipped() {
         parse("", "select nothing", &[], out);
         bind(&UNNAMED, out);
         execute("", 0, out);
+        pgweir_wire::frontend::Query { sql: b"select 2" }.encode(out);
         Sync.encode(out);
         parse("", "select 1", &[], out);
         bind(&UNNAMED, out);
