@@ -105,29 +105,6 @@ impl Stream {
         }
     }
 
-    /// Writes as much of `slices`, in order, as the socket takes now.
-    ///
-    /// # Errors
-    /// [`NetError::Io`]; the connection is of no more use.
-    #[inline]
-    pub fn poll_write_vectored(
-        &mut self,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<Result<usize, NetError>> {
-        loop {
-            let polled = match self {
-                Stream::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, slices),
-                Stream::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, slices),
-            };
-            return match ready!(polled) {
-                Ok(count) => Poll::Ready(Ok(count)),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => Poll::Ready(Err(self.failed("write", error))),
-            };
-        }
-    }
-
     /// Writes at once, without asking the runtime whether the socket is writable, which it nearly always is; `None`
     /// where it is full.
     ///
@@ -545,7 +522,6 @@ mod tests {
             assert!(rounds < 10_000, "no buffer is that large");
         }
         let mut cx = Context::from_waker(Waker::noop());
-        assert!(stream.poll_write_vectored(&mut cx, &slices).is_pending());
         assert!(stream.poll_write(&mut cx, &bytes).is_pending());
     }
 }
